@@ -1,0 +1,16 @@
+"""The default size limits, in bytes of JSON (protocol, section 2, `payload_too_large`)."""
+
+from typing import Final
+
+PAYLOAD_BYTES: Final = 256 * 1024
+RESULT_BYTES: Final = 256 * 1024
+TEXT_BYTES: Final = 32 * 1024
+"""Description and metadata of a task together."""
+PROGRESS_BYTES: Final = 16 * 1024
+ERROR_BYTES: Final = 16 * 1024
+JSON_DEPTH: Final = 32
+"""How deep a payload, result or progress may nest."""
+LIST_LIMIT: Final = 500
+WAIT_MS: Final = 60_000
+KEPT_ATTEMPTS: Final = 20
+REMEMBERED_INCARNATIONS: Final = 8

@@ -1,0 +1,46 @@
+"""The forms of names and the limits of the wire (protocol, sections 1 and 2), as types that decode strictly."""
+
+import re
+from datetime import datetime
+from typing import Annotated, Final
+
+from msgspec import Meta
+
+POOL_PATTERN: Final = r"^[a-z0-9_-]{1,32}$"
+NAME_PATTERN: Final = r"^[A-Za-z0-9_-]{1,64}$"
+TASK_ID_PATTERN: Final = r"^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$"
+UUID_PATTERN: Final = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
+
+MAX_INTEGER: Final = 2**53 - 1
+"""The largest integer that every JSON implementation keeps exact."""
+
+MAX_DURATION_MS: Final = 10 * 365 * 24 * 3600 * 1000
+"""Ten years: longer is a mistake, and sums of instants and durations stay far inside 64 bits."""
+
+Pool = Annotated[str, Meta(pattern=POOL_PATTERN)]
+AgentId = Annotated[str, Meta(pattern=NAME_PATTERN)]
+Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
+Incarnation = Annotated[str, Meta(pattern=UUID_PATTERN)]
+TaskId = Annotated[str, Meta(pattern=TASK_ID_PATTERN)]
+Key = Annotated[str, Meta(min_length=1, max_length=256, pattern=r"^[^\x00]*$")]
+Text = Annotated[str, Meta(pattern=r"^[^\x00]*$")]
+ShortText = Annotated[str, Meta(max_length=1024, pattern=r"^[^\x00]*$")]
+Attempt = Annotated[int, Meta(ge=1, le=MAX_INTEGER)]
+Count = Annotated[int, Meta(ge=0, le=MAX_INTEGER)]
+DurationMs = Annotated[int, Meta(ge=0, le=MAX_DURATION_MS)]
+LimitMs = Annotated[int, Meta(ge=1, le=MAX_DURATION_MS)]
+Instant = Annotated[datetime, Meta(tz=True)]
+Slots = Annotated[int, Meta(ge=1, le=10_000)]
+
+_POOL = re.compile(POOL_PATTERN + r"\Z")
+_NAME = re.compile(NAME_PATTERN + r"\Z")
+
+
+def is_pool(text: str) -> bool:
+    """Whether `text` is a pool's name."""
+    return _POOL.match(text) is not None
+
+
+def is_name(text: str) -> bool:
+    """Whether `text` is an agent id, role, capability, type or label key."""
+    return _NAME.match(text) is not None

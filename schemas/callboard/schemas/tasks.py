@@ -1,0 +1,285 @@
+"""Messages about tasks (protocol, section 4): the specification, the document, and the client's requests.
+
+A specification refuses unknown fields, since a misspelt requirement must not widen placement.
+"""
+
+import hashlib
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta, Raw
+
+from callboard.schemas.base import Message
+from callboard.schemas.limits import LIST_LIMIT, WAIT_MS
+from callboard.schemas.names import (
+    AgentId,
+    Attempt,
+    Count,
+    DurationMs,
+    Incarnation,
+    Instant,
+    Key,
+    LimitMs,
+    Name,
+    ShortText,
+    TaskId,
+    Text,
+)
+from callboard.schemas.vocabulary import (
+    OnUnsatisfiable,
+    Outcome,
+    TaskAssignmentStrategy,
+    TaskPriority,
+    TaskState,
+)
+
+NULL: Final = Raw(b"null")
+DEFAULT_MAX_ATTEMPTS: Final = 3
+
+Capabilities = Annotated[list[Name], Meta(max_length=256)]
+Metadata = Annotated[dict[Annotated[str, Meta(max_length=256, pattern=r"^[^\x00]*$")], Text], Meta(max_length=256)]
+
+
+class Requirements(Message, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an agent must have to be eligible. All given parts must hold."""
+
+    role: Name | None = None
+    agent_id: AgentId | None = None
+    capabilities: Capabilities | None = None
+
+
+class Backoff(Message, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The delay before attempt n + 1: full jitter over `min(initial_ms * factor ** (n - 1), max_ms)`."""
+
+    initial_ms: DurationMs = 1000
+    factor: Annotated[float, Meta(ge=1, le=100)] = 2.0
+    max_ms: DurationMs = 60_000
+
+
+class TaskSpec(Message, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A task as a client submits it; durations in milliseconds.
+
+    `payload` is any JSON, kept byte by byte. Give at most one of `deadline` and `ttl_ms`, and of `not_before`
+    and `delay_ms`.
+    """
+
+    type: Name
+    description: Text | None = None
+    payload: Raw = NULL
+    metadata: Metadata | None = None
+    priority: TaskPriority | None = None
+    key: Key | None = None
+    requires: Requirements | None = None
+    strategy: TaskAssignmentStrategy | None = None
+    max_attempts: Annotated[int, Meta(ge=1, le=1000)] | None = None
+    backoff: Backoff | None = None
+    run_timeout_ms: LimitMs | None = None
+    progress_timeout_ms: LimitMs | None = None
+    deadline: Instant | None = None
+    ttl_ms: LimitMs | None = None
+    not_before: Instant | None = None
+    delay_ms: DurationMs | None = None
+    on_unsatisfiable: OnUnsatisfiable | None = None
+
+    def __post_init__(self) -> None:
+        if self.deadline is not None and self.ttl_ms is not None:
+            raise ValueError("give deadline or ttl_ms, not both")
+        if self.not_before is not None and self.delay_ms is not None:
+            raise ValueError("give not_before or delay_ms, not both")
+
+    def without_payload(self) -> bytes:
+        """The specification as JSON less its payload: what is stored beside the payload."""
+        return msgspec.json.encode(msgspec.structs.replace(self, payload=NULL))
+
+    def content_digest(self) -> bytes:
+        """32 bytes that are equal for equal content: defaults filled in, the payload byte by byte."""
+        requires = self.requires or Requirements()
+        filled = msgspec.structs.replace(
+            self,
+            payload=NULL,
+            key=None,
+            metadata=self.metadata or {},
+            priority=self.priority or TaskPriority.NORMAL,
+            requires=msgspec.structs.replace(requires, capabilities=sorted(set(requires.capabilities or ()))),
+            max_attempts=self.max_attempts or DEFAULT_MAX_ATTEMPTS,
+            backoff=self.backoff or Backoff(),
+            on_unsatisfiable=self.on_unsatisfiable or OnUnsatisfiable.WAIT,
+        )
+        digest = hashlib.sha256(msgspec.json.encode(filled, order="deterministic"))
+        digest.update(bytes(self.payload))
+        return digest.digest()
+
+
+class SubmitAnswer(Message, frozen=True, kw_only=True):
+    """The answer to `tasks.submit`, sent after the commit."""
+
+    task_id: str
+    state: TaskState
+    created: bool
+    satisfiable: bool
+
+
+class TaskError(Message, frozen=True, kw_only=True):
+    """Why an attempt failed, as its agent (or the orchestrator, for limits) says it."""
+
+    message: Text
+    type: ShortText | None = None
+    retryable: bool | None = None
+    retry_after_ms: DurationMs | None = None
+
+
+class Progress(Message, frozen=True, kw_only=True):
+    """The last progress of a task."""
+
+    percent: Annotated[float, Meta(ge=0, le=100)] | None = None
+    message: Text | None = None
+    data: Raw | None = None
+
+
+class AttemptRecord(Message, frozen=True, kw_only=True):
+    """One attempt of a task: who had it, when, and how it ended (`outcome` absent while it runs)."""
+
+    attempt: int
+    agent_id: str
+    started_at: Instant
+    ended_at: Instant | None = None
+    outcome: Outcome | None = None
+    error: TaskError | None = None
+
+
+class TaskDocument(Message, frozen=True, kw_only=True):
+    """The answer to `tasks.get` and `tasks.wait`; `tasks.list` leaves out payload, result, data and attempts."""
+
+    task_id: str
+    state: TaskState
+    version: int
+    type: str
+    priority: TaskPriority
+    attempt: int
+    created_at: Instant
+    updated_at: Instant
+    description: str | None = None
+    payload: Raw | None = None
+    metadata: dict[str, str] | None = None
+    key: str | None = None
+    requires: Requirements | None = None
+    strategy: TaskAssignmentStrategy | None = None
+    max_attempts: int | None = None
+    backoff: Backoff | None = None
+    run_timeout_ms: int | None = None
+    progress_timeout_ms: int | None = None
+    deadline: Instant | None = None
+    ttl_ms: int | None = None
+    not_before: Instant | None = None
+    delay_ms: int | None = None
+    on_unsatisfiable: OnUnsatisfiable | None = None
+    agent_id: str | None = None
+    incarnation: str | None = None
+    started_at: Instant | None = None
+    finished_at: Instant | None = None
+    reason: str | None = None
+    until: Instant | None = None
+    progress: Progress | None = None
+    result: Raw | None = None
+    error: TaskError | None = None
+    retry_of: str | None = None
+    attempts: list[AttemptRecord] | None = None
+
+    def result_value(self) -> Any:  # noqa: ANN401 - a result is any JSON value
+        """The decoded result, `None` when there is none."""
+        return None if self.result is None else msgspec.json.decode(self.result)
+
+
+class GetTask(Message, frozen=True, kw_only=True):
+    """`tasks.get`: exactly one of the two."""
+
+    task_id: TaskId | None = None
+    key: Key | None = None
+
+    def __post_init__(self) -> None:
+        if (self.task_id is None) == (self.key is None):
+            raise ValueError("give task_id or key, exactly one of them")
+
+
+class ListTasks(Message, frozen=True, kw_only=True):
+    """`tasks.list`: newest first; the cursor is opaque."""
+
+    state: TaskState | None = None
+    type: Name | None = None
+    agent_id: AgentId | None = None
+    limit: Annotated[int, Meta(ge=1, le=LIST_LIMIT)] | None = None
+    cursor: Annotated[str, Meta(max_length=512)] | None = None
+
+
+class TaskPage(Message, frozen=True, kw_only=True):
+    """A page of tasks; no `cursor` on the last one."""
+
+    tasks: list[TaskDocument]
+    cursor: str | None = None
+
+
+class WaitTask(Message, frozen=True, kw_only=True):
+    """`tasks.wait`: answered when the task is final, or as it stands after `timeout_ms`."""
+
+    task_id: TaskId
+    timeout_ms: Annotated[int, Meta(ge=0, le=WAIT_MS)]
+
+
+class CancelTask(Message, frozen=True, kw_only=True):
+    """`tasks.cancel`."""
+
+    task_id: TaskId
+    reason: ShortText | None = None
+
+
+class RetryTask(Message, frozen=True, kw_only=True):
+    """`tasks.retry`: a new task of the same specification, for a final and unsuccessful one."""
+
+    task_id: TaskId
+
+
+class CompleteTask(Message, frozen=True, kw_only=True):
+    """`tasks.complete`: a client finishes a task that is not final."""
+
+    task_id: TaskId
+    result: Raw = NULL
+
+
+class TaskChange(Message, frozen=True, kw_only=True):
+    """The answer to an operator's verb on a task; `changed: false` when it was so already."""
+
+    task_id: str
+    state: TaskState
+    changed: bool
+
+
+class AttemptRef(Message, frozen=True, kw_only=True):
+    """A task and one of its attempts: the pair that fences."""
+
+    task_id: TaskId
+    attempt: Attempt
+
+
+class TaskEvent(Message, frozen=True, kw_only=True):
+    """What `event.task.<state>.<task_id>` carries: the change, without payload and result."""
+
+    task_id: str
+    pool: str
+    type: str
+    state: TaskState
+    version: int
+    attempt: int
+    at: Instant
+    agent_id: str | None = None
+    incarnation: Incarnation | None = None
+    reason: str | None = None
+    until: Instant | None = None
+    error: TaskError | None = None
+    outcome: Outcome | None = None
+
+
+class TaskCounts(Message, frozen=True, kw_only=True):
+    """Tasks by state: live ones exact, final ones since the owner took over."""
+
+    by_state: dict[TaskState, Count]
+    oldest_queued_ms: Count | None = None
