@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import nats
 import pytest
+from tests.support.processes import arguments_of, listening_addresses, uid_of
 
 from callboard.bus import embedded
 from callboard.bus.child import EmbeddedServerError
 from callboard.bus.embedded import EmbeddedNats
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 pytestmark = pytest.mark.anyio
 
-AWKWARD = f"with space, comma, quote\" and ünïcödé/{'long' * 30}"
+AWKWARD = f'with space, comma, quote" and ünïcödé/{"long" * 30}'
 
 
 async def stored(url: str) -> int:
@@ -29,6 +33,18 @@ async def stored(url: str) -> int:
         return (await stream.stream_info("T")).state.messages
     finally:
         await client.close()
+
+
+async def greeting(port: int, connect: str) -> str:
+    """What the server answers to CONNECT and PING."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        assert (await reader.readline()).startswith(b"INFO ")
+        writer.write(f"CONNECT {connect}\r\nPING\r\n".encode())
+        return (await reader.readline()).decode()
+    finally:
+        writer.close()
+        await writer.wait_closed()
 
 
 async def test_a_restart_keeps_port_and_data(tmp_path: Path) -> None:
@@ -63,27 +79,21 @@ async def test_an_awkward_path(tmp_path: Path) -> None:
 async def test_the_token_is_asked_for_and_kept_from_other_users(tmp_path: Path) -> None:
     async with EmbeddedNats(tmp_path, token="secret-2") as server:  # noqa: S106 - a token of this test alone
         assert server.url == f"nats://secret-2@127.0.0.1:{server.port}"
-        with pytest.raises(nats.errors.Error, match="[Aa]uthorization"):
-            await nats.connect(f"nats://127.0.0.1:{server.port}", allow_reconnect=False, error_cb=ignore)
-        assert b"secret-2" not in Path(f"/proc/{server.pid}/cmdline").read_bytes()
+        assert "Authorization Violation" in await greeting(server.port, '{"verbose": false}')
+        assert "PONG" in await greeting(server.port, '{"verbose": false, "auth_token": "secret-2"}')
+        assert b"secret-2" not in arguments_of(server.pid)
         assert stat.S_IMODE((server.data / "nats.conf").stat().st_mode) == 0o600
         assert stat.S_IMODE(server.data.stat().st_mode) == 0o700
     with pytest.raises(ValueError, match="token"):
         EmbeddedNats(tmp_path, token="a b")  # noqa: S106 - refused
 
 
-async def ignore(_error: Exception) -> None:
-    """The refusal is what the test waits for; the default callback would log it."""
-
-
 async def test_it_is_never_root_and_listens_on_loopback_only(tmp_path: Path) -> None:
     async with EmbeddedNats(tmp_path, token=None) as server:
-        assert Path(f"/proc/{server.pid}").stat().st_uid == (os.geteuid() or server.data.stat().st_uid)
-        assert server.data.stat().st_uid != 0
+        assert uid_of(server.pid) == (os.geteuid() or server.data.stat().st_uid)
+        assert uid_of(server.pid) != 0
         assert os.getsid(server.pid) == server.pid
-        listening = [line.split() for line in Path(f"/proc/{server.pid}/net/tcp").read_text().splitlines()[1:]]
-        ours = [words[1] for words in listening if words[1].endswith(f":{server.port:04X}") and words[3] == "0A"]
-        assert ours == [f"0100007F:{server.port:04X}"]
+        assert listening_addresses(server.port) == ["0100007F"]
 
 
 async def test_a_second_owner_is_refused_by_name(tmp_path: Path) -> None:
@@ -105,6 +115,10 @@ async def test_a_port_in_use_is_one_line_with_the_reason(tmp_path: Path) -> None
     assert str(server.log) in str(refused.value)
     async with server:
         assert await stored(server.url) == 1
+
+
+async def test_the_session_server_is_shared(nats_server: EmbeddedNats) -> None:
+    assert "PONG" in await greeting(nats_server.port, '{"verbose": false}')
 
 
 async def test_a_missing_wheel_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

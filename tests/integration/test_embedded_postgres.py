@@ -14,20 +14,20 @@ import asyncpg
 import pytest
 import sqlalchemy
 from sqlalchemy.ext.asyncio import create_async_engine
+from tests.support.processes import Watched, embedded_parent, program_of
 
 from callboard.bus import unprivileged
 from callboard.bus.child import Account, EmbeddedServerError
 from callboard.bus.embedded import EmbeddedNats
 from callboard.orchestrator.store import embedded
 from callboard.orchestrator.store.embedded import EmbeddedPostgres
-from tests.support.processes import Watched, embedded_parent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytestmark = pytest.mark.anyio
 
-AWKWARD = f"with space, comma, quote\" and ünïcödé/{'long' * 30}"
+AWKWARD = f'with space, comma, quote" and ünïcödé/{"long" * 30}'
 ROOT = os.geteuid() == 0
 
 
@@ -49,6 +49,10 @@ async def kept(server: EmbeddedPostgres) -> int:
         return int(await connection.fetchval("SELECT count(*) FROM kept"))
     finally:
         await connection.close()
+
+
+def is_link(path: str) -> bool:
+    return Path(path).is_symlink()
 
 
 async def test_it_restarts_recovers_and_is_durable(tmp_path: Path) -> None:
@@ -103,9 +107,8 @@ async def test_an_awkward_path(tmp_path: Path) -> None:
         async with engine.connect() as connection:
             assert (await connection.execute(sqlalchemy.text("SELECT count(*) FROM kept"))).scalar() == 1
         await engine.dispose()
-        link = Path(server.socket_directory)
-        assert link.is_symlink()
-    assert not link.is_symlink()
+        assert is_link(server.socket_directory)
+    assert not is_link(server.socket_directory)
 
 
 async def test_an_interrupted_initdb_is_done_again(tmp_path: Path) -> None:
@@ -153,8 +156,7 @@ async def test_programs_in_a_directory_closed_to_others(
     monkeypatch.setattr(unprivileged, "CACHES", (open_directory,))
     async with EmbeddedPostgres(tmp_path / "server", settings={"fsync": "off"}) as server:
         assert await kept(server) == 1
-        program = Path(f"/proc/{server.pid}/exe").readlink()
-        assert program.is_relative_to(open_directory if ROOT else closed)
+        assert program_of(server.pid).is_relative_to(open_directory if ROOT else closed)
     assert (closed.stat().st_mode & 0o777) == 0o700
 
 
@@ -193,3 +195,12 @@ async def test_servers_do_not_outlive_a_killed_owner(
         await servers.gone()
     async with EmbeddedPostgres(home / "postgres") as server:
         assert await kept(server) == 3
+
+
+async def test_each_test_has_an_empty_database_of_its_own(database_url: str, postgres_server: EmbeddedPostgres) -> None:
+    assert database_url != postgres_server.dsn
+    connection = await asyncpg.connect(database_url)
+    assert await connection.fetchval("SELECT count(*) FROM pg_stat_user_tables") == 0
+    await connection.execute("CREATE TABLE left_open (value int)")
+    # Still connected: the fixture drops the database all the same.
+    connection.terminate()

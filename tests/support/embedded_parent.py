@@ -1,4 +1,4 @@
-"""`python -m tests.support.embedded_parent DIRECTORY DEATH_NOTICE [UID GID]`: owns both embedded servers until stdin ends.
+"""`python -m tests.support.embedded_parent DIRECTORY DEATH_NOTICE [UID GID]`: owns both servers until stdin ends.
 
 It prints one line of JSON when they run. With UID and GID it becomes that user first.
 """
@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import asyncpg
+from tests.support.processes import uid_of
 
 from callboard.bus import child
 from callboard.bus.embedded import EmbeddedNats
@@ -43,7 +44,10 @@ def become(uid: int, gid: int) -> None:
 
 
 async def own(directory: Path) -> None:
-    async with EmbeddedNats(directory / "nats", token=None) as bus, EmbeddedPostgres(directory / "postgres") as database:
+    async with (
+        EmbeddedNats(directory / "nats", token=None) as bus,
+        EmbeddedPostgres(directory / "postgres") as database,
+    ):
         connection = await asyncpg.connect(**database.connect_args)
         await connection.execute("CREATE TABLE IF NOT EXISTS kept (value int)")
         await connection.execute("INSERT INTO kept VALUES (1)")
@@ -52,7 +56,7 @@ async def own(directory: Path) -> None:
             "uid": os.geteuid(),
             "owner": os.getpid(),
             "pids": sorted({bus.pid, database.pid, postmaster}),
-            "server_uids": [Path(f"/proc/{pid}").stat().st_uid for pid in (bus.pid, database.pid)],
+            "server_uids": [uid_of(bus.pid), uid_of(database.pid)],
         }
         print(json.dumps(facts), flush=True)  # noqa: T201 - the line the test waits for
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)

@@ -83,3 +83,23 @@ async def embedded_parent(directory: Path, account: Account | None, death_notice
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+def uid_of(pid: int) -> int:
+    return Path(f"/proc/{pid}").stat().st_uid
+
+
+def program_of(pid: int) -> Path:
+    return Path(f"/proc/{pid}/exe").readlink()
+
+
+def arguments_of(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def listening_addresses(port: int) -> list[str]:
+    """The addresses, IPv4 and IPv6 in the kernel's hexadecimal, on which somebody listens at the TCP port."""
+    rows = [
+        line.split() for table in ("tcp", "tcp6") for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]
+    ]
+    return [row[1].split(":")[0] for row in rows if row[3] == "0A" and row[1].endswith(f":{port:04X}")]

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from callboard.bus.guard import UNSET
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
     from typing import BinaryIO, Self
@@ -97,8 +99,8 @@ class Child:
             EmbeddedServerError: The log or the working directory cannot be used. A command that cannot be *executed*
                 shows as an exit with `guard.CANNOT_RUN` and its reason in the log.
         """
-        identity = [str(account.uid), str(account.gid)] if account else ["-", "-"]
-        locale = "keep" if "LC_CTYPE" in env else "drop"
+        identity = [str(account.uid), str(account.gid)] if account else [UNSET, UNSET]
+        locale = env.get("LC_CTYPE", UNSET)
         guard = [DEATH_NOTICE, str(os.getpid()), str(int(stop_signal)), *identity, locale]
         try:
             with _open_log(log) as output:

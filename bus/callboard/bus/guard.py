@@ -20,6 +20,9 @@ import sys
 import threading
 
 PR_SET_PDEATHSIG = 1
+UNSET = "-"
+"""In place of UID and GID: stay who we are. In place of LC_CTYPE: it is not in the environment."""
+
 CANNOT_RUN = 126
 """The exit code when the command was not started; the reason is on standard error."""
 
@@ -35,28 +38,30 @@ def main(arguments: list[str]) -> int:
     """
     how, parent, death_signal, uid, gid, lc_ctype, *command = arguments
     try:
-        if uid != "-":
+        if uid != UNSET:
             os.setgroups([])
             os.setgid(int(gid))
             os.setuid(int(uid))
-        _restore_inherited_state(keep_lc_ctype=lc_ctype == "keep")
+        _restore_inherited_state(lc_ctype)
         if how == "pipe":
             return _watch_pipe(command, signal.Signals(int(death_signal)))
         _die_with(int(parent), int(death_signal))
         os.execv(command[0], command)  # noqa: S606 - the command is the parent's own argument vector, there is no shell
     except OSError as error:
-        who = "" if uid == "-" else f" as uid {uid}"
+        who = "" if uid == UNSET else f" as uid {uid}"
         sys.stderr.write(f"guard: cannot run {command[0]}{who}: {error}\n")
     return CANNOT_RUN
 
 
-def _restore_inherited_state(*, keep_lc_ctype: bool) -> None:
+def _restore_inherited_state(lc_ctype: str) -> None:
     """Undo what this interpreter changed at its start and the command would inherit."""
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
-    if not keep_lc_ctype:
-        # In the C locale Python adds LC_CTYPE=C.UTF-8 to its own environment (PEP 538).
+    # In the C locale Python sets LC_CTYPE to C.UTF-8 in its own environment (PEP 538).
+    if lc_ctype == UNSET:
         os.environ.pop("LC_CTYPE", None)
+    else:
+        os.environ["LC_CTYPE"] = lc_ctype
 
 
 def _die_with(parent: int, death_signal: int) -> None:

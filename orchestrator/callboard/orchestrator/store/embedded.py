@@ -21,7 +21,7 @@ import signal
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
 
@@ -97,7 +97,7 @@ class EmbeddedPostgres(EmbeddedServer):
         return str(self._link())
 
     @property
-    def connect_args(self) -> dict[str, str | int]:
+    def connect_args(self) -> dict[str, Any]:
         """Keyword arguments of `asyncpg.connect`; every one that an environment variable could change."""
         return {"host": self.socket_directory, "port": PORT, "user": USER, "database": DATABASE}
 
