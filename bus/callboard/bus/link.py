@@ -1,0 +1,224 @@
+"""One connection to one server, used once: when it is lost it says why and is thrown away.
+
+nats-py does the handshake (TLS, nkeys, credentials), the pings and the writing. What it does after that is replaced,
+each for a reason found by running it:
+
+- its read loop ends in silence on one malformed message, and on a PONG whose waiter gave up, while `is_connected`
+  stays true: we cut and deliver frames ourselves, and whatever ends the loop loses the link;
+- it closes the client for ever on most `-ERR` lines: the server closes the connection when it means it;
+- it replays what was published while the server was away, long after it was true: nothing here reconnects, so nothing
+  can be replayed; `connection.py` dials again with a fresh link;
+- its `flush` overtakes what was published before it, since the PING skips the queue.
+
+`tests/unit/test_bus_canaries.py` fails when the internals that this rests on change.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+import structlog
+from nats.aio.client import PING_PROTO, PONG_PROTO, Client
+
+from callboard.bus.options import BusOptions, address, dial_target
+from callboard.bus.wire import BrokenFrameError, FrameReader, OnMessage
+from callboard.schemas.errors import ConfigurationError, PayloadTooLargeError, UnavailableError
+
+log = structlog.get_logger("callboard.bus")
+
+READ_BYTES: Final = 64 * 1024
+SLOW_BYTES: Final = 4 * 1024 * 1024
+"""With more than this unwritten, whoever can wait does."""
+FULL_BYTES: Final = 64 * 1024 * 1024
+"""With more than this unwritten, nothing more is taken."""
+
+
+class Link(Client):
+    """A connection from handshake to loss.
+
+    Args:
+        on_message: gets every message, straight from the read loop, in the order of the wire.
+        on_refused: told what the server refuses without closing the connection, permission violations mostly.
+    """
+
+    def __init__(self, on_message: OnMessage, on_refused: Callable[[str], None]) -> None:
+        super().__init__()
+        self._frames = FrameReader(on_message, self._control)
+        self._on_refused = on_refused
+        self._last_complaint = ""
+        self.address = ""
+        self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        """The reason, once there is no connection any more."""
+
+    async def dial(self, url: str, options: BusOptions) -> None:
+        """Connect, once, within `connect_timeout_s`.
+
+        Raises:
+            ConfigurationError: credentials cannot be used.
+            Exception: the server cannot be reached or does not want us; it has said why.
+        """
+        target = dial_target(url)
+        self.address = address(url)
+        try:
+            async with asyncio.timeout(options.connect_timeout_s):
+                await self.connect(
+                    [target.url],
+                    error_cb=_ignore,  # whatever fails is raised or ends the link, and is reported there
+                    name=options.name,
+                    allow_reconnect=False,
+                    connect_timeout=options.connect_timeout_s,  # type: ignore[arg-type]  # a number of seconds
+                    ping_interval=options.ping_interval_s,  # type: ignore[arg-type]  # the same
+                    user=target.user or options.user,
+                    password=target.password or options.password,
+                    token=target.token or options.token,
+                    user_credentials=options.creds,
+                    nkeys_seed=None if options.nkey is None else str(options.nkey),
+                    tls=options.ssl_context(),
+                    tls_handshake_first=options.tls_first,
+                )
+        except ModuleNotFoundError as error:
+            message = f"credentials and nkeys need the package {error.name!r}: pip install 'nats-py[nkeys]'"
+            raise ConfigurationError(message) from None
+        except TimeoutError:
+            raise TimeoutError(f"no answer within {options.connect_timeout_s:g} s") from None
+
+    @property
+    def usable(self) -> bool:
+        """Whether what is written now has a chance to arrive."""
+        return self.is_connected and not self.lost.done()
+
+    @property
+    def unwritten(self) -> int:
+        """Bytes that the server has not taken yet."""
+        return self._pending_data_size
+
+    def post(self, frame: bytes) -> None:
+        """Write a frame, after all that was posted before.
+
+        Raises:
+            UnavailableError: the connection is lost or the server does not take what is sent; nothing was written.
+        """
+        if not self.usable:
+            raise UnavailableError("not connected to NATS: nothing was sent")
+        if self._pending_data_size > FULL_BYTES:
+            raise UnavailableError(f"NATS has left {self._pending_data_size} bytes unread: nothing was sent")
+        self._pending.append(frame)
+        self._pending_data_size += len(frame)
+        if self._flush_queue is not None and self._flush_queue.empty():
+            self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
+
+    def check_size(self, size: int) -> None:
+        """Refuse a message of `size` bytes, headers included, that would make the server close the connection.
+
+        Raises:
+            PayloadTooLargeError: it is larger than the server's `max_payload`.
+        """
+        if size > self.max_payload:
+            message = f"the message has {size} bytes with its headers; NATS allows {self.max_payload}"
+            raise PayloadTooLargeError(message, path="", bytes=size, limit=self.max_payload)
+
+    def lose(self, reason: str) -> None:
+        """The connection is of no use any more; the first reason counts."""
+        if not self.lost.done():
+            self._status = Client.DISCONNECTED
+            self.lost.set_result(self._last_complaint or reason)
+
+    async def round_trip(self, timeout_s: float) -> float:
+        """Seconds until the server has answered a PING that follows all that was posted.
+
+        Raises:
+            UnavailableError: it has not within `timeout_s`, or the connection is lost.
+        """
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        pong: asyncio.Future[bool] = loop.create_future()
+        await self._send_ping(pong)
+        await asyncio.wait((pong, self.lost), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        if pong.done():
+            return loop.time() - began
+        pong.cancel()
+        raise UnavailableError(self.lost.result() if self.lost.done() else f"NATS is silent for {timeout_s:g} s")
+
+    async def leave(self, timeout_s: float) -> None:
+        """Write out what was posted, for `timeout_s` at most, and go."""
+        with contextlib.suppress(UnavailableError):  # lost or stalled: going is all that is left
+            await self.round_trip(timeout_s)
+        await self.discard()
+
+    async def discard(self) -> None:
+        """Let go of socket and tasks at once, also of a peer that takes nothing."""
+        self.lose("closed")
+        tasks = [task for task in (self._reading_task, self._ping_interval_task, self._flusher_task) if task]
+        for task in tasks:
+            task.cancel()
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # What nats-py calls, replaced.
+
+    async def _select_next_server(self) -> None:
+        """One try at the one server, its error raised; the parent's loops for ever."""
+        server = self._server_pool[0]
+        await self._connect_to_server(server)
+        self._current_server = server
+
+    async def _read_loop(self) -> None:
+        reason = "the server closed the connection"
+        try:
+            while self._transport is not None and (data := await self._transport.read(READ_BYTES)):
+                self._frames.feed(data)
+        except (OSError, BrokenFrameError) as error:
+            reason = str(error)
+        except Exception as error:
+            reason = f"reading failed: {error!r}"
+            log.exception("reading from NATS failed")
+        self.lose(reason)
+
+    def _control(self, line: bytes) -> None:
+        if line == b"PING":
+            # A link lost within this very read has nobody left to answer.
+            with contextlib.suppress(UnavailableError):
+                self.post(PONG_PROTO)
+        elif line == b"PONG":
+            self._pong()
+        elif line.startswith(b"-ERR"):
+            self._complaint(line[4:].decode(errors="replace").strip(" '"))
+        elif line.startswith(b"INFO "):
+            self._info(line[5:])
+
+    def _pong(self) -> None:
+        self._pings_outstanding = 0
+        if self._pongs:
+            waiter = self._pongs.pop(0)
+            if not waiter.done():
+                waiter.set_result(True)
+
+    def _complaint(self, text: str) -> None:
+        if text.lower().startswith("permissions violation"):
+            self._on_refused(text)
+        else:
+            self._last_complaint = f"the server said: {text}"
+            log.warning("NATS complains", text=text)
+
+    def _info(self, data: bytes) -> None:
+        try:
+            info = msgspec.json.decode(data, type=dict[str, Any])
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise BrokenFrameError(f"not an INFO line: {error}") from None
+        self._server_info.update(info)
+        self._max_payload = info.get("max_payload", self._max_payload)
+
+    async def _process_op_err(self, e: Exception) -> None:
+        self.lose(str(e))
+
+    async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
+        self.post(PING_PROTO)
+        self._pongs.append(future or asyncio.get_running_loop().create_future())
+
+
+async def _ignore(_error: Exception) -> None:
+    """Nothing: see `Link.dial`."""
