@@ -131,7 +131,7 @@ async def test_a_lock_outlives_its_owner_in_a_child_and_ends_with_it(tmp_path: P
     await gone.wait()
     (tmp_path / "lock").write_text(f"{gone.pid}\n")
     heir = DirectoryLock(tmp_path / "lock")
-    with pytest.raises(EmbeddedServerError, match=f"after its owner ended \\(process {gone.pid}\\)"):
+    with pytest.raises(EmbeddedServerError, match=f"after its owner, process {gone.pid}, ended"):
         await heir.acquire(wait_s=0.1)
     waiting = asyncio.create_task(heir.acquire())
     await child.stop()
@@ -171,6 +171,27 @@ async def test_a_supervisor_reports_failures_and_goes_on(tmp_path: Path, monkeyp
             report = await reports.get()
         assert report.attempt > 1
         assert await server_answers(server.port)
+
+
+async def test_a_callback_that_raises_is_not_lost(tmp_path: Path) -> None:
+    called = asyncio.Event()
+
+    def broken(_restart: Restart) -> None:
+        called.set()
+        raise ValueError("broken callback")
+
+    server = EmbeddedNats(tmp_path, token=None)
+    supervisor = Supervisor(server, broken)
+    await supervisor.start()
+    running = Watched([server.pid])
+    await server.kill()
+    async with asyncio.timeout(30):
+        await called.wait()
+    with pytest.raises(ValueError, match="broken callback"):
+        await supervisor.stop()
+    await running.gone()
+    with pytest.raises(ConnectionRefusedError):
+        await server_answers(server.port)
 
 
 async def server_answers(port: int) -> bool:

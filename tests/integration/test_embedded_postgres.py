@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import os
 import pwd
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
@@ -24,6 +25,8 @@ from callboard.orchestrator.store.embedded import EmbeddedPostgres
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from callboard.bus.child import Child
 
 pytestmark = pytest.mark.anyio
 
@@ -107,6 +110,10 @@ async def test_an_awkward_path(tmp_path: Path) -> None:
         async with engine.connect() as connection:
             assert (await connection.execute(sqlalchemy.text("SELECT count(*) FROM kept"))).scalar() == 1
         await engine.dispose()
+        other = EmbeddedPostgres(server.directory)
+        with pytest.raises(EmbeddedServerError, match="in use"):
+            await other.start()
+        await other.stop()
         assert is_link(server.socket_directory)
     assert not is_link(server.socket_directory)
 
@@ -115,6 +122,28 @@ async def test_an_interrupted_initdb_is_done_again(tmp_path: Path) -> None:
     (tmp_path / "data.tmp").mkdir()
     (tmp_path / "data.tmp" / "PG_VERSION").write_text("18\n")
     async with EmbeddedPostgres(tmp_path, settings={"fsync": "off"}) as server:
+        assert await kept(server) == 1
+
+
+async def test_a_cancelled_start_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spawned: asyncio.Queue[Watched] = asyncio.Queue()
+    spawn = EmbeddedPostgres._spawn
+
+    async def spawn_and_tell(server: EmbeddedPostgres, *arguments: Any) -> Child:
+        child = await spawn(server, *arguments)
+        spawned.put_nowait(Watched([child.pid]))
+        return child
+
+    monkeypatch.setattr(EmbeddedPostgres, "_spawn", spawn_and_tell)
+    server = EmbeddedPostgres(tmp_path, settings={"fsync": "off"})
+    for _ in range(3):
+        start = asyncio.create_task(server.start())
+        running = await spawned.get()
+        start.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await start
+        await running.gone()
+    async with server:
         assert await kept(server) == 1
 
 

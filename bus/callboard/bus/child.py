@@ -140,15 +140,19 @@ class Child:
                 pass  # the kill below is the answer
             finally:
                 # Also when this task is cancelled in the grace, and for what the child itself had started.
-                self.kill()
+                self._kill_group()
         await self.wait()
 
     def kill(self) -> None:
-        """SIGKILL the group, at once. A group that is gone already is what was wanted."""
+        """SIGKILL the group, at once. Does nothing to a child that has ended: its id may be another's by now."""
+        if self.returncode is None:
+            self._kill_group()
+
+    def _kill_group(self) -> None:
         try:
             os.killpg(self.pid, signal.SIGKILL)
         except ProcessLookupError:
-            return
+            return  # gone already, which is what was wanted
 
     async def wait_ready(self, probe: Callable[[], Awaitable[bool]], *, timeout_s: float) -> None:
         """Wait until `probe` holds. It is polled: the servers have no portable way to tell.

@@ -62,15 +62,18 @@ class DirectoryLock:
                     f"{self.path.parent} is in use by process {holder}: stop it, or choose another directory"
                 )
             if asyncio.get_running_loop().time() >= deadline:
+                owner = "its owner" if holder is None else f"its owner, process {holder},"
                 raise EmbeddedServerError(
-                    f"{self.path.parent} is still in use {wait_s:g} s after its owner ended (process {holder}):"
-                    " a server it started is left; stop that, or choose another directory"
+                    f"{self.path.parent} is still in use {wait_s:g} s after {owner} ended:"
+                    " a server started there is left; stop that, or choose another directory"
                 )
             await asyncio.sleep(RETRY_S)
 
     def release(self) -> None:
         """Let go of the lock; may be called twice. Children that inherited it hold it until they end."""
         if self._fd is not None:
+            # Nobody is to be named while a child of ours that holds the lock is still ending.
+            os.ftruncate(self._fd, 0)
             os.close(self._fd)
             self._fd = None
 
@@ -86,6 +89,9 @@ class DirectoryLock:
         except BlockingIOError:
             os.close(fd)
             return False
+        except OSError as error:
+            os.close(fd)
+            raise EmbeddedServerError(f"{self.path} is on a file system without locks: {error.strerror}") from error
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         self._fd = fd

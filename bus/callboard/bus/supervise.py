@@ -63,12 +63,19 @@ class Supervisor:
             self._watch = asyncio.create_task(self._keep_running(), name=f"supervise {self._server.name}")
 
     async def stop(self) -> None:
-        """End the watch, then the server."""
+        """End the watch, then the server.
+
+        Raises:
+            Exception: What ended the watch before: a callback that raised, or an error that is no
+                `EmbeddedServerError`.
+        """
         watch, self._watch = self._watch, None
         if watch is not None:
             watch.cancel()
             await asyncio.wait([watch])
         await self._server.stop()
+        if watch is not None and not watch.cancelled():
+            watch.result()
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -47,8 +47,8 @@ PORT = 5432
 SOCKET_DIRECTORY_LIMIT = 93
 """Bytes: a socket address holds 107, of which `/.s.PGSQL.5432` takes 14."""
 
-READY_TIMEOUT_S = 60.0
-"""Recovery after a crash reads the log since the last checkpoint first."""
+READY_TIMEOUT_S = 300.0
+"""Recovery after a crash reads the log since the last checkpoint first; to kill it would be to begin it again."""
 INITDB_TIMEOUT_S = 60.0
 RECOVERY_BUDGET_S = 15.0
 """After a kill, the old server's last processes hold the shared memory until they notice."""
@@ -112,9 +112,10 @@ class EmbeddedPostgres(EmbeddedServer):
 
     async def stop(self) -> None:
         """Stop the server (connections are ended, transactions rolled back) and give the directory back."""
-        await super().stop()
-        if self.socket_directory != str(self.data):
+        # Only as the owner: another process may be using the link.
+        if self._lock.held and self.socket_directory != str(self.data):
             self._link().unlink(missing_ok=True)
+        await super().stop()
 
     async def _launch(self, account: Account | None) -> Child:
         programs = await anyio.to_thread.run_sync(_find_programs, account)
@@ -136,9 +137,12 @@ class EmbeddedPostgres(EmbeddedServer):
         try:
             async with asyncio.timeout(INITDB_TIMEOUT_S):
                 code = await child.wait()
-        except BaseException:
+        except TimeoutError:
+            raise EmbeddedServerError(
+                f"initdb was not done in {draft} within {INITDB_TIMEOUT_S:g} s: {child.log_tail()}"
+            ) from None
+        finally:
             child.kill()
-            raise
         if code != 0:
             raise EmbeddedServerError(f"initdb failed in {draft} with code {code}: {child.log_tail()}")
         draft.rename(self.data)
