@@ -1,0 +1,142 @@
+"""The HTTP side: `/metrics` for Prometheus, `/healthz` and `/readyz` for whatever restarts and routes.
+
+Rules:
+- `/healthz` says that the event loop answers, and nothing else: a replica waiting for its database must not be killed.
+- `/readyz` does a real round trip through bus and database, given by the orchestrator, within a bound.
+- uvicorn runs inside our loop and takes no signal over: stopping is the orchestrator's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from typing import TYPE_CHECKING, Final
+
+import uvicorn
+from prometheus_client.exposition import choose_encoder
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from callboard.orchestrator.logs import get_logger
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
+
+    from prometheus_client import CollectorRegistry
+    from starlette.requests import Request
+
+    Readiness = Callable[[], Awaitable[Mapping[str, str]]]
+
+READY_TIMEOUT_S: Final = 5.0
+SHUTDOWN_S: Final = 2
+"""How long requests under way may take to finish at a stop, in seconds."""
+
+_log = get_logger()
+
+
+class HttpServer:
+    """Serves the three endpoints from `start` to `stop`; each may be called twice.
+
+    Args:
+        host: The address to listen on.
+        port: Its port; 0 takes a free one.
+        registry: What `/metrics` shows.
+        ready: A round trip; answers what is not well, part (`bus`, `database`) to reason, or nothing.
+        before_scrape: Called before `/metrics` is answered, to set gauges; must neither block nor raise.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        registry: CollectorRegistry,
+        ready: Readiness,
+        before_scrape: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.host = host
+        self.port = port
+        self._registry = registry
+        self._ready = ready
+        self._before_scrape = before_scrape
+        self._server: _EmbeddedUvicorn | None = None
+        self._running: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Listen; `port` is the real one afterwards.
+
+        Raises:
+            OSError: The address cannot be listened on.
+        """
+        if self._running is not None:
+            return
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        listener = socket.create_server((self.host, self.port), family=family)
+        self.port = listener.getsockname()[1]
+        self._server = _EmbeddedUvicorn(self._application())
+        # The listener holds connections from now on: nobody has to wait for uvicorn.
+        self._running = asyncio.create_task(self._server.serve(sockets=[listener]), name="http")
+
+    async def stop(self) -> None:
+        """Answer what is under way, then close."""
+        running, self._running = self._running, None
+        if running is not None and self._server is not None:
+            self._server.should_exit = True
+            await running
+
+    @property
+    def url(self) -> str:
+        """`http://host:port`."""
+        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+
+    def _application(self) -> Starlette:
+        return Starlette(
+            routes=[
+                Route("/metrics", self._metrics),
+                Route("/healthz", self._healthz),
+                Route("/readyz", self._readyz),
+            ]
+        )
+
+    async def _metrics(self, request: Request) -> Response:
+        self._before_scrape()
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(self._registry), headers={"Content-Type": content_type})
+
+    async def _healthz(self, _: Request) -> Response:
+        return JSONResponse({"alive": True})
+
+    async def _readyz(self, _: Request) -> Response:
+        try:
+            async with asyncio.timeout(READY_TIMEOUT_S):
+                reasons = dict(await self._ready())
+        except TimeoutError:
+            reasons = {"orchestrator": f"no answer within {READY_TIMEOUT_S:g} s"}
+        except Exception:  # noqa: BLE001 - a check that fails in any way means: not ready
+            _log.exception("the readiness check failed")
+            reasons = {"orchestrator": "the check failed, see the log"}
+        return JSONResponse({"ready": not reasons, "reasons": reasons}, status_code=503 if reasons else 200)
+
+
+class _EmbeddedUvicorn(uvicorn.Server):
+    """uvicorn without what makes it the owner of a process: signal handlers, log set-up, access log."""
+
+    def __init__(self, application: Starlette) -> None:
+        super().__init__(
+            uvicorn.Config(
+                application,
+                access_log=False,
+                http="h11",
+                lifespan="off",
+                log_config=None,
+                server_header=False,
+                timeout_graceful_shutdown=SHUTDOWN_S,
+                ws="none",
+            )
+        )
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
