@@ -9,7 +9,7 @@ import pwd
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
@@ -129,8 +129,10 @@ async def test_a_cancelled_start_leaves_nothing_behind(tmp_path: Path, monkeypat
     spawned: asyncio.Queue[Watched] = asyncio.Queue()
     spawn = EmbeddedPostgres._spawn
 
-    async def spawn_and_tell(server: EmbeddedPostgres, *arguments: Any) -> Child:
-        child = await spawn(server, *arguments)
+    async def spawn_and_tell(
+        server: EmbeddedPostgres, command: list[str | Path], name: str, cwd: Path, account: Account | None
+    ) -> Child:
+        child = await spawn(server, command, name, cwd, account)
         spawned.put_nowait(Watched([child.pid]))
         return child
 
