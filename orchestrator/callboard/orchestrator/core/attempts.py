@@ -1,0 +1,259 @@
+"""The life of an attempt: assigned, offered, accepted, reported, limited.
+
+The attempt number is the fencing token: only the current attempt, from its own agent and incarnation, is heard. A
+repeat of the very report that ended an attempt gets its first answer again; anything else late is `stale_attempt`.
+"""
+
+from callboard.orchestrator.core.effects import LookUp, SendCancel, SendOffer
+from callboard.orchestrator.core.events import (
+    FailureReported,
+    OfferAnswered,
+    OfferUndeliverable,
+    ProgressReported,
+    ResultReported,
+)
+from callboard.orchestrator.core.model import Agent, EndedAttempt, Held, Task
+from callboard.orchestrator.core.moves import end_attempt, move
+from callboard.orchestrator.core.pool import Pool
+from callboard.orchestrator.core.timers import Clock
+from callboard.orchestrator.core.transitions import Move
+from callboard.schemas.agents import Recorded
+from callboard.schemas.errors import StaleAttemptError, UnknownIncarnationError
+from callboard.schemas.tasks import TaskError
+from callboard.schemas.times import to_instant_or_none
+from callboard.schemas.vocabulary import HELD_TASK_STATES, AgentState, DeclineReason, Outcome, TaskState
+
+
+def place_waiting(pool: Pool, now_ms: int) -> None:
+    """Assign what can be assigned, in the protocol's order, up to one batch's worth."""
+    left = pool.settings.max_assignments
+    for task, placement in pool.queue.ready():
+        strategy = task.strategy or pool.settings.strategy
+        assign(pool, task, pool.placer.choose(task, placement, pool.agents, strategy), now_ms)
+        left -= 1
+        if left == 0:
+            return
+
+
+def assign(pool: Pool, task: Task, agent: Agent, now_ms: int) -> None:
+    """Give `task` to `agent` as a new attempt; it is offered once that is committed."""
+    task.attempt += 1
+    task.agent_id, task.incarnation = agent.agent_id, agent.incarnation
+    task.assigned_ms, task.started_ms = now_ms, None
+    task.missed_listings = task.offers_sent = 0
+    task.error = None
+    agent.holds[task.held] = False
+    pool.queue.update_room(agent)
+    move(pool, task, Move.ASSIGNED, now_ms)
+    offer(pool, task, now_ms)
+
+
+def offer(pool: Pool, task: Task, now_ms: int) -> None:
+    """Send the first offer of the current attempt, after the commit, and watch for its answer."""
+    task.offers_sent = 1
+    pool.after_commit.append(_offer(task, now_ms))
+    pool.timers.set(Clock.OFFER, task.task_id, now_ms + pool.settings.offer_repeats_ms[0])
+
+
+def on_offer_unanswered(pool: Pool, task: Task, now_ms: int) -> None:
+    """Repeat the offer, the same, on schedule; at the end of the schedule give it up as undelivered."""
+    if task.state is not TaskState.ASSIGNED:
+        return
+    repeats = pool.settings.offer_repeats_ms
+    if not pool.is_committed(task.changed_in):
+        pool.timers.set(Clock.OFFER, task.task_id, now_ms + repeats[0])
+        return
+    if task.offers_sent > len(repeats):
+        undeliver(pool, task, now_ms)
+        return
+    sent_ms = now_ms - repeats[task.offers_sent - 1]
+    task.offers_sent += 1
+    pool.at_once.append(_offer(task, now_ms))
+    is_last = task.offers_sent > len(repeats)
+    next_ms = pool.settings.offer_limit_ms if is_last else repeats[task.offers_sent - 1]
+    pool.timers.set(Clock.OFFER, task.task_id, sent_ms + next_ms)
+
+
+def undeliver(pool: Pool, task: Task, now_ms: int) -> None:
+    """The offer reached nobody, as far as one can tell: free for the task; the agent must show that it lives."""
+    agent, held = pool.agent_of(task), task.held
+    end_attempt(pool, task, Outcome.UNDELIVERED, now_ms)
+    if agent is not None and agent.liveness is AgentState.ONLINE:
+        agent.liveness = AgentState.SUSPECT
+    pool.release_slot(agent, held)
+    if agent is not None:
+        pool.queue.update_room(agent)
+
+
+def _offer(task: Task, now_ms: int) -> SendOffer:
+    assert task.agent_id is not None  # noqa: S101 - an assigned task has its agent by construction
+    return SendOffer(
+        agent_id=task.agent_id,
+        task_id=task.task_id,
+        attempt=task.attempt,
+        remaining_ms=None if task.deadline_ms is None else max(task.deadline_ms - now_ms, 0),
+        run_timeout_ms=task.run_timeout_ms,
+    )
+
+
+def current(pool: Pool, agent_id: str, held: Held) -> Task | None:
+    """The task whose current attempt is `held`, in the hands of `agent_id`; else `None`."""
+    task = pool.tasks.get(held[0])
+    if task is None or task.state not in HELD_TASK_STATES:
+        return None
+    return task if task.attempt == held[1] and task.agent_id == agent_id else None
+
+
+def on_offer_answered(pool: Pool, event: OfferAnswered, now_ms: int) -> None:
+    """The agent accepts or declines; an answer about anything but the current, unaccepted offer is late: ignored."""
+    task = current(pool, event.agent_id, event.held)
+    if task is None or task.state is not TaskState.ASSIGNED:
+        return
+    if event.answer.accepted:
+        accept(pool, task, now_ms)
+        return
+    agent = pool.agents[event.agent_id]
+    end_attempt(pool, task, Outcome.DECLINED, now_ms, reason=event.answer.reason)
+    if event.answer.reason == DeclineReason.UNSUPPORTED:
+        agent.unsupported.add(task.needs.type)
+        pool.queue.refit(agent)
+    else:
+        skip_ms = event.answer.retry_after_ms
+        agent.skip_until_ms = now_ms + (pool.settings.decline_skip_ms if skip_ms is None else max(skip_ms, 1))
+        pool.timers.set(Clock.SKIP, agent.agent_id, agent.skip_until_ms)
+    pool.release_slot(agent, event.held)
+    pool.queue.update_room(agent)
+
+
+def on_skip_over(pool: Pool, agent: Agent, _now_ms: int) -> None:
+    """An agent that declined may be asked again."""
+    agent.skip_until_ms = 0
+    pool.queue.update_room(agent)
+
+
+def on_offer_undeliverable(pool: Pool, event: OfferUndeliverable, now_ms: int) -> None:
+    """Nobody listens there."""
+    task = current(pool, event.agent_id, event.held)
+    if task is not None and task.state is TaskState.ASSIGNED:
+        undeliver(pool, task, now_ms)
+
+
+def accept(pool: Pool, task: Task, now_ms: int) -> None:
+    """The attempt runs: from now its limits count."""
+    task.started_ms = now_ms
+    agent = pool.agent_of(task)
+    if agent is not None and task.held in agent.holds:
+        agent.holds[task.held] = True
+    move(pool, task, Move.ACCEPTED, now_ms)
+    watch_limits(pool, task, now_ms)
+
+
+def watch_limits(pool: Pool, task: Task, now_ms: int) -> None:
+    """Start the clocks of a running attempt."""
+    if task.run_timeout_ms is not None:
+        pool.timers.set(Clock.RUN_LIMIT, task.task_id, (task.started_ms or now_ms) + task.run_timeout_ms)
+    if task.progress_timeout_ms is not None:
+        pool.timers.set(Clock.PROGRESS_LIMIT, task.task_id, now_ms + task.progress_timeout_ms)
+
+
+def on_limit(pool: Pool, task: Task, clock: Clock, now_ms: int) -> None:
+    """A running attempt exceeded its time: it ends, and its agent is told to stop."""
+    if task.state is not TaskState.RUNNING:
+        return
+    if now_ms < pool.grace_until_ms:
+        pool.timers.set(clock, task.task_id, pool.grace_until_ms)
+        return
+    agent_id, attempt = task.agent_id, task.attempt
+    is_run = clock is Clock.RUN_LIMIT
+    what = f"ran longer than {task.run_timeout_ms} ms" if is_run else f"no progress in {task.progress_timeout_ms} ms"
+    end_attempt(pool, task, Outcome.TIMED_OUT, now_ms, error=TaskError(type="timeout", message=what))
+    if agent_id is not None:
+        pool.after_commit.append(SendCancel(agent_id=agent_id, task_id=task.task_id, attempt=attempt, reason=what))
+
+
+def on_progress(pool: Pool, event: ProgressReported, now_ms: int) -> None:
+    """Keep the progress of the current attempt, written at most once a second; anything else is ignored."""
+    message = event.message
+    task = current(pool, event.agent_id, (message.task_id, message.attempt))
+    if task is None or task.incarnation != message.incarnation:
+        return
+    if task.state is TaskState.ASSIGNED:
+        accept(pool, task, now_ms)
+    task.progress = event.progress
+    if task.progress_timeout_ms is not None:
+        pool.timers.set(Clock.PROGRESS_LIMIT, task.task_id, now_ms + task.progress_timeout_ms)
+    pool.lazy[task.task_id] = task
+    pool.flush_by(now_ms + pool.settings.progress_write_ms)
+
+
+def on_result(pool: Pool, event: ResultReported, now_ms: int) -> None:
+    """Record the result of the current attempt."""
+    task = _reported(pool, event, Outcome.SUCCEEDED)
+    if task is None:
+        return
+    task.result = event.result
+    end_attempt(pool, task, Outcome.SUCCEEDED, now_ms, what=Move.SUCCEEDED)
+    pool.release_slot(pool.agents.get(event.agent_id), (event.task_id, event.attempt))
+    pool.answer(event.ticket, Recorded(recorded=True))
+
+
+def on_failure(pool: Pool, event: FailureReported, now_ms: int) -> None:
+    """Record the failure of the current attempt; the budget decides what becomes of the task."""
+    task = _reported(pool, event, Outcome.FAILED)
+    if task is None:
+        return
+    ended = end_attempt(pool, task, Outcome.FAILED, now_ms, error=event.error)
+    pool.release_slot(pool.agents.get(event.agent_id), (event.task_id, event.attempt))
+    pool.answer(event.ticket, _recorded_failure(ended))
+
+
+def _reported(pool: Pool, event: ResultReported | FailureReported, outcome: Outcome) -> Task | None:
+    """The task whose current attempt this report is about; else the report is answered here and `None` returned."""
+    agent = pool.agents.get(event.agent_id)
+    held = (event.task_id, event.attempt)
+    if agent is None or agent.incarnation != event.incarnation:
+        if agent is not None and event.incarnation in agent.replaced:
+            pool.refuse(event.ticket, StaleAttemptError("a newer process has this agent id", task_id=event.task_id))
+        else:
+            pool.refuse(event.ticket, UnknownIncarnationError())
+        return None
+    task = current(pool, event.agent_id, held)
+    if task is not None:
+        return task
+    known = pool.tasks.get(event.task_id)
+    first = _ending(event, known.last_end) if known is not None else None
+    if first is None and event.looked is None and (known is None or event.attempt < known.attempt):
+        pool.at_once.append(LookUp(event))
+        return None
+    if first is None and event.looked is not None:
+        first = next((end for end in event.looked.ended if _ending(event, end)), None)
+    pool.release_slot(agent, held)
+    if first is not None and first.outcome is outcome:
+        recorded = Recorded(recorded=True) if outcome is Outcome.SUCCEEDED else _recorded_failure(first)
+        pool.answer(event.ticket, recorded)
+        return None
+    state = known.state if known is not None else event.looked.state if event.looked is not None else None
+    pool.refuse(
+        event.ticket,
+        StaleAttemptError(
+            f"attempt {event.attempt} of task {event.task_id} is over",
+            task_id=event.task_id,
+            state=None if state is None else state.value,
+        ),
+    )
+    return None
+
+
+def _ending(event: ResultReported | FailureReported, end: EndedAttempt | None) -> EndedAttempt | None:
+    """`end`, if this report is by the very process that had that attempt."""
+    if end is None or (end.attempt, end.agent_id, end.incarnation) != (
+        event.attempt,
+        event.agent_id,
+        event.incarnation,
+    ):
+        return None
+    return end
+
+
+def _recorded_failure(ended: EndedAttempt) -> Recorded:
+    return Recorded(recorded=True, state=ended.state, until=to_instant_or_none(ended.until_ms))

@@ -1,0 +1,131 @@
+"""What a batch writes: immutable rows, at most one per task and one per agent.
+
+The store writes a batch in one transaction that begins with the lease check; each row is guarded by the state and
+attempt that the batch before left (protocol, section 6; the lease: `leases`).
+"""
+
+from dataclasses import dataclass, field
+
+from callboard.orchestrator.core.model import EndedAttempt
+from callboard.schemas.agents import LabelValue
+from callboard.schemas.tasks import TaskError
+from callboard.schemas.vocabulary import AgentState, TaskState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskColumns:
+    """The columns of a task that change over its life."""
+
+    task_id: str
+    state: TaskState
+    version: int
+    attempt: int
+    agent_id: str | None
+    incarnation: str | None
+    assigned_ms: int | None
+    started_ms: int | None
+    updated_ms: int
+    until_ms: int | None
+    reason: str | None
+    spent: int
+    crashes: int
+    crashed_on: tuple[str, ...]
+    progress: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewTask:
+    """The columns of a task that never change.
+
+    `key_scope` is `client` for a key of the client's, `retry` for the id of the task that this one retries.
+    """
+
+    task_id: str
+    type: str
+    priority: int
+    created_ms: int
+    order_ms: int
+    placement: str
+    deadline_ms: int | None
+    spec: bytes
+    payload: bytes
+    key_scope: str | None = None
+    key: str | None = None
+    digest: bytes = b""
+    retry_of: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """What a task's end adds: it moves to the history."""
+
+    finished_ms: int
+    result: bytes | None
+    error: TaskError | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskChange:
+    """One task's write. `new` inserts it; else `guard` is the state and attempt that the row must have.
+
+    `ended` are the attempts that ended in this batch, to be appended to the kept ones. With `ending` the row goes to
+    the history; `new` and `ending` together go there straight.
+    """
+
+    columns: TaskColumns
+    new: NewTask | None = None
+    guard: tuple[TaskState, int] | None = None
+    ended: tuple[EndedAttempt, ...] = ()
+    ending: Ending | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentRow:
+    """One agent's row, written whole."""
+
+    agent_id: str
+    state: AgentState
+    incarnation: str | None
+    replaced: tuple[str, ...]
+    role: str | None
+    capabilities: tuple[str, ...]
+    labels: dict[str, LabelValue]
+    metadata: dict[str, str]
+    slots: int
+    version: str | None
+    operator_drain: bool
+    own_drain: bool
+    spawned: bool
+    seen_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """Everything that one batch writes."""
+
+    tasks: tuple[TaskChange, ...] = ()
+    agents: tuple[AgentRow, ...] = ()
+    forgotten_agents: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.tasks or self.agents or self.forgotten_agents)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredTask:
+    """A live task as it stands in the database: what a new owner starts from. `spec` is JSON without the payload."""
+
+    columns: TaskColumns
+    spec: bytes
+    created_ms: int
+    order_ms: int
+    deadline_ms: int | None
+    last_end: EndedAttempt | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """The committed state of a pool at a take-over."""
+
+    tasks: list[StoredTask] = field(default_factory=list[StoredTask])
+    agents: list[AgentRow] = field(default_factory=list[AgentRow])

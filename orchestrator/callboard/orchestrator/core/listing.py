@@ -1,0 +1,57 @@
+"""What an agent says it holds, against what it should hold.
+
+An accepted attempt missing from two successive listings is `crashed`; what is listed and no longer wanted goes into
+`cancel`, and occupies its slot until it is listed no more (protocol, section 3).
+"""
+
+from collections.abc import Iterable
+
+from callboard.orchestrator.core.attempts import accept, current
+from callboard.orchestrator.core.model import Agent, Held
+from callboard.orchestrator.core.moves import end_attempt
+from callboard.orchestrator.core.pool import Pool
+from callboard.schemas.tasks import AttemptRef
+from callboard.schemas.vocabulary import Outcome, TaskState
+
+LISTINGS_TO_CRASH = 2
+
+
+def held_of(running: Iterable[AttemptRef]) -> list[Held]:
+    """The wire's list as keys, each once."""
+    return list(dict.fromkeys((ref.task_id, ref.attempt) for ref in running))
+
+
+def reconcile(pool: Pool, agent: Agent, listed: list[Held], now_ms: int) -> None:
+    """Take in a new listing of `agent`."""
+    for held in listed:
+        task = current(pool, agent.agent_id, held)
+        if task is not None and task.state is TaskState.ASSIGNED:
+            accept(pool, task, now_ms)
+        if task is not None:
+            task.missed_listings = 0
+        agent.holds[held] = True
+    known = set(listed)
+    for held in [held for held in agent.holds if held not in known]:
+        task = current(pool, agent.agent_id, held)
+        if task is None:
+            del agent.holds[held]
+        elif task.state is TaskState.RUNNING:
+            task.missed_listings += 1
+            if task.missed_listings >= LISTINGS_TO_CRASH:
+                del agent.holds[held]
+                end_attempt(pool, task, Outcome.CRASHED, now_ms, reason="unlisted")
+    pool.queue.update_room(agent)
+
+
+def unwanted(pool: Pool, agent_id: str, listed: Iterable[Held]) -> list[AttemptRef]:
+    """What of a listing the agent should stop: attempts that are over, and durably so."""
+    return [
+        AttemptRef(task_id=held[0], attempt=held[1])
+        for held in listed
+        if current(pool, agent_id, held) is None and _is_settled(pool, held[0])
+    ]
+
+
+def _is_settled(pool: Pool, task_id: str) -> bool:
+    task = pool.tasks.get(task_id)
+    return task is None or pool.is_committed(task.changed_in)

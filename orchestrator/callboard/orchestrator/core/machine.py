@@ -1,0 +1,162 @@
+"""The machine of one pool: events in, batches out.
+
+The shell's loop: `handle` each waiting event, `seal`, commit the batch's changes, do its effects, hand in
+`BatchCommitted`. At most one commit is open while the next batch is decided.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from callboard.orchestrator.core import attempts, liveness, operators, tasks
+from callboard.orchestrator.core.effects import Batch
+from callboard.orchestrator.core.events import (
+    AgentLeft,
+    AgentRegistered,
+    AgentSpawned,
+    BatchCommitted,
+    CancelRequested,
+    CompletionRequested,
+    DrainRequested,
+    Event,
+    FailureReported,
+    HeartbeatReceived,
+    ObservationResumed,
+    OfferAnswered,
+    OfferUndeliverable,
+    ProgressReported,
+    ResultReported,
+    ResumeRequested,
+    ShutdownRequested,
+    SpawnAbandoned,
+    TaskSubmitted,
+    TimeAdvanced,
+)
+from callboard.orchestrator.core.pool import Pool
+from callboard.orchestrator.core.sealing import seal
+from callboard.orchestrator.core.settings import CoreSettings
+from callboard.orchestrator.core.timers import Clock
+from callboard.schemas.vocabulary import TaskState
+
+HANDLERS: Final[dict[type[Any], Callable[[Pool, Any, int], None]]] = {
+    TaskSubmitted: tasks.on_submitted,
+    CancelRequested: tasks.on_cancel,
+    CompletionRequested: tasks.on_completion,
+    AgentSpawned: liveness.on_spawned,
+    SpawnAbandoned: liveness.on_spawn_abandoned,
+    AgentRegistered: liveness.on_registered,
+    HeartbeatReceived: liveness.on_heartbeat,
+    AgentLeft: liveness.on_left,
+    ResultReported: attempts.on_result,
+    FailureReported: attempts.on_failure,
+    ProgressReported: attempts.on_progress,
+    OfferAnswered: attempts.on_offer_answered,
+    OfferUndeliverable: attempts.on_offer_undeliverable,
+    DrainRequested: operators.on_drain,
+    ResumeRequested: operators.on_resume,
+    ShutdownRequested: operators.on_shutdown,
+}
+
+
+class Machine:
+    """One pool's decisions. Not thread-safe; one owner drives it."""
+
+    def __init__(self, name: str, settings: CoreSettings, *, epoch: int, seed: int) -> None:
+        self.pool = Pool(name, settings, epoch=epoch, seed=seed)
+
+    def handle(self, event: Event, now_ms: int) -> None:
+        """Take in one event at `now_ms`, milliseconds since the epoch; `now_ms` never decreases.
+
+        Raises:
+            IllegalMoveError: a bug of ours, with the story; the pool must be reloaded.
+        """
+        if isinstance(event, TimeAdvanced):
+            self._advance(now_ms)
+        elif isinstance(event, BatchCommitted):
+            self._committed(event)
+        elif isinstance(event, ObservationResumed):
+            self._resume(now_ms)
+        else:
+            HANDLERS[type(event)](self.pool, event, now_ms)
+
+    def seal(self, now_ms: int) -> Batch:
+        """Place what can be placed and close the batch."""
+        attempts.place_waiting(self.pool, now_ms)
+        return seal(self.pool)
+
+    def next_due_ms(self) -> int | None:
+        """When `TimeAdvanced` is wanted next."""
+        return self.pool.timers.next_due()
+
+    @property
+    def has_more(self) -> bool:
+        """Whether another batch can be decided at once, with no new event."""
+        return self.pool.queue.has_ready
+
+    def _advance(self, now_ms: int) -> None:
+        pool = self.pool
+        for clock, subject in pool.timers.pop_due(now_ms):
+            if clock is Clock.FLUSH:
+                self._flush(now_ms)
+            elif clock in _AGENT_CLOCKS:
+                agent = pool.agents.get(subject)
+                if agent is not None:
+                    _AGENT_CLOCKS[clock](pool, agent, now_ms)
+            else:
+                task = pool.tasks.get(subject)
+                if task is not None:
+                    _TASK_CLOCKS[clock](pool, task, now_ms)
+
+    def _flush(self, now_ms: int) -> None:
+        pool = self.pool
+        for task in pool.lazy.values():
+            if not task.state.is_final:
+                task.progress_written_ms = now_ms
+                pool.touch_lazily(task)
+        pool.lazy.clear()
+        pool.is_urgent = pool.is_urgent or bool(pool.dirty)
+
+    def _committed(self, event: BatchCommitted) -> None:
+        pool = self.pool
+        pool.committed = event.number
+        for task_id in event.refused:
+            self._undo(task_id)
+        for task in pool.ending.pop(event.number, ()):
+            pool.tasks.pop(task.task_id, None)
+
+    def _undo(self, task_id: str) -> None:
+        """A new task's key belongs to another one: it never existed, and what it took is given back."""
+        pool = self.pool
+        task = pool.tasks.pop(task_id, None)
+        if task is None:
+            return
+        if task.state is TaskState.QUEUED:
+            pool.queue.remove(task)
+        pool.release_slot(pool.agent_of(task), task.held)
+        pool.counts[task.state] -= 1
+        pool.dirty.pop(task_id, None)
+        pool.lazy.pop(task_id, None)
+        for clock in _TASK_CLOCKS:
+            pool.timers.clear(clock, task_id)
+
+    def _resume(self, now_ms: int) -> None:
+        """Nothing was heard for a while: leases begin anew, and offers are made again."""
+        pool = self.pool
+        pool.observing_from_ms = now_ms
+        for task in pool.tasks.values():
+            if task.state is TaskState.ASSIGNED and pool.is_committed(task.changed_in):
+                attempts.offer(pool, task, now_ms)
+
+
+_TASK_CLOCKS: Final[dict[Clock, Callable[[Pool, Any, int], None]]] = {
+    Clock.DEFERRAL: tasks.on_deferral_due,
+    Clock.DEADLINE: tasks.on_deadline,
+    Clock.RUN_LIMIT: lambda pool, task, now_ms: attempts.on_limit(pool, task, Clock.RUN_LIMIT, now_ms),
+    Clock.PROGRESS_LIMIT: lambda pool, task, now_ms: attempts.on_limit(pool, task, Clock.PROGRESS_LIMIT, now_ms),
+    Clock.OFFER: attempts.on_offer_unanswered,
+}
+_AGENT_CLOCKS: Final[dict[Clock, Callable[[Pool, Any, int], None]]] = {
+    Clock.LIVENESS: liveness.on_silence,
+    Clock.SKIP: attempts.on_skip_over,
+    Clock.GRACE: operators.on_grace_over,
+    Clock.FORGET: lambda pool, agent, _now_ms: liveness.on_forget(pool, agent),
+}

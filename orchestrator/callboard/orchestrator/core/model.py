@@ -1,0 +1,154 @@
+"""The records of the core: tasks, attempts, agents. Plain data; the modules beside this one change them.
+
+Instants (`*_ms` without a duration's name) are milliseconds since the Unix epoch, on the pool's clock.
+"""
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+from callboard.schemas.agents import LabelValue
+from callboard.schemas.tasks import Backoff, TaskError
+from callboard.schemas.vocabulary import AgentState, Outcome, TaskAssignmentStrategy, TaskPriority, TaskState
+
+Held = tuple[str, int]
+"""A task id and an attempt: what occupies a slot."""
+
+
+class EndedAttempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An attempt that is over, as it is kept with its task (the last 20).
+
+    `state` and `until_ms` are what the task became by it, so that a repeated report gets its first answer again.
+    """
+
+    attempt: int
+    agent_id: str
+    incarnation: str
+    started_ms: int
+    ended_ms: int
+    outcome: Outcome
+    state: TaskState
+    until_ms: int | None = None
+    error: TaskError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What an agent must have, for any task of a placement class: the class's identity."""
+
+    type: str
+    role: str | None
+    agent_id: str | None
+    capabilities: frozenset[str]
+
+
+@dataclass(slots=True, kw_only=True)
+class Task:
+    """A live task, without its payload. Final ones stay only until their batch is committed."""
+
+    task_id: str
+    needs: Needs
+    priority: TaskPriority
+    created_ms: int
+    order_ms: int
+    """`max(created, not_before)`: its place within its priority."""
+    strategy: TaskAssignmentStrategy | None
+    max_attempts: int
+    backoff: Backoff
+    run_timeout_ms: int | None
+    progress_timeout_ms: int | None
+    deadline_ms: int | None
+
+    state: TaskState
+    version: int = 1
+    attempt: int = 0
+    agent_id: str | None = None
+    incarnation: str | None = None
+    assigned_ms: int | None = None
+    started_ms: int | None = None
+    updated_ms: int = 0
+    until_ms: int | None = None
+    reason: str | None = None
+    spent: int = 0
+    """Attempts that counted against `max_attempts`."""
+    crashes: int = 0
+    crashed_on: tuple[str, ...] = ()
+    progress: bytes | None = None
+    progress_written_ms: int = 0
+    last_end: EndedAttempt | None = None
+
+    offers_sent: int = 0
+    missed_listings: int = 0
+    changed_in: int = 0
+    """The number of the batch that carries its last decided change."""
+    written: tuple[TaskState, int] | None = None
+    """State and attempt as the last sealed batch wrote them: the guard of the next write. `None`: not inserted."""
+    unwritten_ends: list[EndedAttempt] = field(default_factory=list[EndedAttempt])
+    result: bytes | None = None
+    error: TaskError | None = None
+
+    @property
+    def order(self) -> tuple[int, int, str]:
+        """The protocol's order: priority class, then time, then task id; the smallest is first."""
+        return (-self.priority.rank, self.order_ms, self.task_id)
+
+    @property
+    def held(self) -> Held:
+        """The current attempt, as it occupies a slot."""
+        return (self.task_id, self.attempt)
+
+
+@dataclass(slots=True, kw_only=True)
+class Agent:
+    """An agent as its messages and its silence show it."""
+
+    agent_id: str
+    liveness: AgentState
+    """`starting`, `online`, `suspect`, `offline` or `stopped`; draining is apart, see `state`."""
+    incarnation: str | None = None
+    replaced: tuple[str, ...] = ()
+    role: str | None = None
+    capabilities: frozenset[str] = frozenset()
+    labels: dict[str, LabelValue] = field(default_factory=dict[str, LabelValue])
+    metadata: dict[str, str] = field(default_factory=dict[str, str])
+    slots: int = 1
+    version: str | None = None
+    operator_drain: bool = False
+    own_drain: bool = False
+    stopping: bool = False
+    spawned: bool = False
+
+    seq: int = -1
+    interval_ms: int = 0
+    """The heartbeat interval that it was told last."""
+    seen_ms: int = 0
+    holds: dict[Held, bool] = field(default_factory=dict[Held, bool])
+    """What occupies its slots; the value says whether the attempt was accepted."""
+    skip_until_ms: int = 0
+    unsupported: set[str] = field(default_factory=set[str])
+    turn: int = 0
+    """When it was chosen last, counted in decisions."""
+    has_room: bool = False
+    """Whether the queue lists it as free: schedulable, with a slot to spare."""
+    changed_in: int = 0
+
+    @property
+    def state(self) -> AgentState:
+        """The state that the protocol shows."""
+        if self.liveness is AgentState.ONLINE and (self.operator_drain or self.own_drain or self.stopping):
+            return AgentState.DRAINING
+        return self.liveness
+
+    @property
+    def is_schedulable(self) -> bool:
+        """Whether it may be offered anything now, were there a free slot."""
+        return (
+            self.liveness is AgentState.ONLINE
+            and not (self.operator_drain or self.own_drain or self.stopping)
+            and self.skip_until_ms == 0
+        )
+
+    @property
+    def has_free_slot(self) -> bool:
+        """Whether one more attempt fits."""
+        return len(self.holds) < self.slots

@@ -1,0 +1,130 @@
+"""Everything that the machine knows of its pool, and the book-keeping of the batch being decided.
+
+`number` is the batch that the next write will belong to; `committed` the last one known to be durable.
+"""
+
+from dataclasses import dataclass
+
+from callboard.orchestrator.core.changes import NewTask
+from callboard.orchestrator.core.dice import Dice
+from callboard.orchestrator.core.effects import Answer, Effect, Refuse
+from callboard.orchestrator.core.events import Ticket
+from callboard.orchestrator.core.model import Agent, Task
+from callboard.orchestrator.core.performance import Performance
+from callboard.orchestrator.core.placement import Placer
+from callboard.orchestrator.core.queue import Queue
+from callboard.orchestrator.core.settings import CoreSettings
+from callboard.orchestrator.core.timers import Clock, Timers
+from callboard.schemas.errors import OrchestratorError
+from callboard.schemas.vocabulary import FINAL_TASK_STATES, TaskState
+
+
+@dataclass(slots=True)
+class Submission:
+    """A submit that is answered when the batch is sealed, with the state that its task has then."""
+
+    ticket: Ticket
+    task: Task
+    satisfiable: bool
+    is_retry: bool
+
+
+class Pool:
+    """The state of one pool, as its owner decides it."""
+
+    def __init__(self, name: str, settings: CoreSettings, *, epoch: int, seed: int) -> None:
+        self.name = name
+        self.settings = settings
+        self.epoch = epoch
+        self.tasks: dict[str, Task] = {}
+        self.queue = Queue()
+        self.timers = Timers()
+        self.dice = Dice(seed)
+        self.performance = Performance()
+        self.placer = Placer(self.dice, self.performance, ranked_agents=settings.ranked_agents)
+        self.counts: dict[TaskState, int] = dict.fromkeys(TaskState, 0)
+        self.observing_from_ms = 0
+        """Silence before this instant says nothing about anybody."""
+
+        self.number = 1
+        self.committed = 0
+        self.is_urgent = False
+        """Whether something waits for the next write; without it, writes wait for something to ride along with."""
+        self.new: dict[str, NewTask] = {}
+        self.dirty: dict[str, Task] = {}
+        self.lazy: dict[str, Task] = {}
+        """Tasks with new progress only: written at the next flush."""
+        self.dirty_agents: dict[str, Agent] = {}
+        self.forgotten_agents: set[str] = set()
+        self.ending: dict[int, list[Task]] = {}
+        """Final tasks by the batch that writes their end: they leave memory when it is committed."""
+        self.submissions: list[Submission] = []
+        self.at_once: list[Effect] = []
+        self.after_commit: list[Effect] = []
+
+    @property
+    def agents(self) -> dict[str, Agent]:
+        """The known agents by id."""
+        return self.queue.agents
+
+    @property
+    def live_tasks(self) -> int:
+        """How many tasks are not final, as decided."""
+        return sum(count for state, count in self.counts.items() if state not in FINAL_TASK_STATES)
+
+    @property
+    def heartbeat_interval_ms(self) -> int:
+        """The interval to dictate now."""
+        return self.settings.heartbeat_interval_for(len(self.agents))
+
+    @property
+    def lease_ms(self) -> int:
+        """The agents' lease that goes with that interval."""
+        return self.heartbeat_interval_ms * self.settings.lease_intervals
+
+    @property
+    def grace_until_ms(self) -> int:
+        """Until then no lease or limit of a held attempt runs out: held results come first (design: three clocks)."""
+        return self.observing_from_ms + self.lease_ms
+
+    def answer(self, ticket: Ticket, message: object) -> None:
+        """Answer after the commit."""
+        self.after_commit.append(Answer(ticket, message))
+
+    def refuse(self, ticket: Ticket, error: OrchestratorError) -> None:
+        """Refuse after the commit: what the refusal rests on may not be durable yet."""
+        self.after_commit.append(Refuse(ticket, error))
+
+    def touch(self, task: Task) -> None:
+        """Have `task` written with this batch."""
+        self.is_urgent = True
+        self.touch_lazily(task)
+
+    def touch_lazily(self, task: Task) -> None:
+        """Have `task` written with whatever is written next, at the latest with the next flush."""
+        task.changed_in = self.number
+        self.dirty[task.task_id] = task
+
+    def flush_by(self, due_ms: int) -> None:
+        """Have what waits for a ride written at `due_ms`, if nothing else comes before."""
+        if not self.timers.is_set(Clock.FLUSH, ""):
+            self.timers.set(Clock.FLUSH, "", due_ms)
+
+    def touch_agent(self, agent: Agent) -> None:
+        """Have `agent` written with this batch."""
+        agent.changed_in = self.number
+        self.dirty_agents[agent.agent_id] = agent
+        self.is_urgent = True
+
+    def is_committed(self, changed_in: int) -> bool:
+        """Whether a record's last decided change is durable."""
+        return changed_in <= self.committed
+
+    def agent_of(self, task: Task) -> Agent | None:
+        """The agent that holds the current attempt of `task`, if it is still known."""
+        return None if task.agent_id is None else self.agents.get(task.agent_id)
+
+    def release_slot(self, agent: Agent | None, held: tuple[str, int]) -> None:
+        """Free the slot that `held` occupies, if it does."""
+        if agent is not None and agent.holds.pop(held, None) is not None:
+            self.queue.update_room(agent)

@@ -1,0 +1,206 @@
+"""Waiting tasks and eligible agents by placement class: deciding never scans.
+
+A placement class is everything that filters look at (`Needs`). Each class knows its waiting tasks in order, the
+agents that could run them, and which of those have room now. A class that cannot be placed costs nothing: only those
+with both a task and an agent are `ready`.
+
+Classes that nobody waits in are dropped, the longest unused first, beyond `IDLE_CLASSES`.
+"""
+
+import heapq
+from collections.abc import Iterator
+from typing import Final
+
+from callboard.orchestrator.core.filters import mismatch
+from callboard.orchestrator.core.model import Agent, Needs, Task
+from callboard.orchestrator.core.sampling import SampleSet
+from callboard.schemas.vocabulary import TaskPriority
+
+IDLE_CLASSES: Final = 256
+_COMPACT_FROM: Final = 64
+
+Order = tuple[int, int, str]
+
+
+class Lane:
+    """The waiting tasks of one class and one priority, in order; removal is lazy, compaction bounds it."""
+
+    __slots__ = ("_heap", "_waiting")
+
+    def __init__(self) -> None:
+        self._heap: list[Order] = []
+        self._waiting: dict[str, Task] = {}
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def push(self, task: Task) -> None:
+        """Have `task` wait here."""
+        self._waiting[task.task_id] = task
+        heapq.heappush(self._heap, task.order)
+        if len(self._heap) > 2 * len(self._waiting) + _COMPACT_FROM:
+            self._heap = [waiting.order for waiting in self._waiting.values()]
+            heapq.heapify(self._heap)
+
+    def remove(self, task: Task) -> None:
+        """Have `task` wait no longer, if it did."""
+        self._waiting.pop(task.task_id, None)
+
+    def head(self) -> Task | None:
+        """The first waiting task."""
+        while self._heap:
+            task = self._waiting.get(self._heap[0][2])
+            if task is not None:
+                return task
+            heapq.heappop(self._heap)
+        return None
+
+
+class PlacementClass:
+    """The tasks of one class and the agents for them."""
+
+    __slots__ = ("eligible", "free", "lanes", "marked", "needs")
+
+    def __init__(self, needs: Needs) -> None:
+        self.needs = needs
+        self.eligible: set[str] = set()
+        self.free = SampleSet()
+        self.lanes = tuple(Lane() for _ in TaskPriority)
+        self.marked: Order | None = None
+        """The order under which it stands in the queue's list of ready classes."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody waits here."""
+        return not any(self.lanes)
+
+    def head(self) -> Task | None:
+        """The first waiting task: highest priority, then oldest."""
+        for lane in reversed(self.lanes):
+            if lane and (task := lane.head()) is not None:
+                return task
+        return None
+
+
+class Queue:
+    """All placement classes of a pool, and the fleet as they see it."""
+
+    def __init__(self) -> None:
+        self.agents: dict[str, Agent] = {}
+        self._classes: dict[Needs, PlacementClass] = {}
+        self._classes_of: dict[str, set[PlacementClass]] = {}
+        self._ready: list[tuple[Order, int, PlacementClass]] = []
+        self._sequence = 0
+
+    def class_of(self, needs: Needs) -> PlacementClass:
+        """The class of `needs`, made and filled on first use."""
+        found = self._classes.pop(needs, None)
+        if found is None:
+            found = PlacementClass(needs)
+            for agent in self.agents.values():
+                self._enter(found, agent)
+        self._classes[needs] = found  # the last in order of use
+        if len(self._classes) > IDLE_CLASSES:
+            self._drop_idle()
+        return found
+
+    def push(self, task: Task) -> None:
+        """Have a queued task wait for an agent."""
+        placement = self.class_of(task.needs)
+        placement.lanes[task.priority.rank].push(task)
+        self._mark_ready(placement)
+
+    def remove(self, task: Task) -> None:
+        """Have `task` wait no longer."""
+        placement = self._classes.get(task.needs)
+        if placement is not None:
+            placement.lanes[task.priority.rank].remove(task)
+
+    def oldest_ms(self) -> int | None:
+        """The smallest `order_ms` of the tasks that wait."""
+        heads = (lane.head() for placement in self._classes.values() for lane in placement.lanes if lane)
+        return min((task.order_ms for task in heads if task is not None), default=None)
+
+    def is_satisfiable(self, needs: Needs) -> bool:
+        """Whether any known agent, free or not, could ever take a task with `needs`."""
+        return bool(self.class_of(needs).eligible)
+
+    def add(self, agent: Agent) -> None:
+        """Enter a new agent."""
+        self.agents[agent.agent_id] = agent
+        self._classes_of[agent.agent_id] = set()
+        self.refit(agent)
+
+    def refit(self, agent: Agent) -> None:
+        """Enter an agent into every class anew: its role, capabilities or unsupported types changed."""
+        agent.has_room = agent.is_schedulable and agent.has_free_slot
+        for placement in self._classes.values():
+            self._enter(placement, agent)
+
+    def update_room(self, agent: Agent) -> None:
+        """Tell the classes of an agent that may have got room, or lost it."""
+        has_room = agent.is_schedulable and agent.has_free_slot
+        if has_room == agent.has_room:
+            return
+        agent.has_room = has_room
+        for placement in self._classes_of[agent.agent_id]:
+            if has_room:
+                placement.free.add(agent.agent_id)
+                self._mark_ready(placement)
+            else:
+                placement.free.discard(agent.agent_id)
+
+    def forget(self, agent: Agent) -> None:
+        """Take an agent out of everything."""
+        for placement in self._classes_of.pop(agent.agent_id):
+            placement.eligible.discard(agent.agent_id)
+            placement.free.discard(agent.agent_id)
+        del self.agents[agent.agent_id]
+
+    def ready(self) -> Iterator[tuple[Task, PlacementClass]]:
+        """The first task that can be placed now, again and again; the caller places it before it asks for the next."""
+        while self._ready:
+            order, _, placement = heapq.heappop(self._ready)
+            if placement.marked == order:
+                placement.marked = None
+            head = placement.head()
+            if head is None or not placement.free:
+                continue
+            if head.order == order:
+                yield head, placement
+            self._mark_ready(placement)
+
+    @property
+    def has_ready(self) -> bool:
+        """Whether there may be a task to place."""
+        return bool(self._ready)
+
+    def _enter(self, placement: PlacementClass, agent: Agent) -> None:
+        if mismatch(placement.needs, agent) is None:
+            placement.eligible.add(agent.agent_id)
+            self._classes_of[agent.agent_id].add(placement)
+            if agent.has_room:
+                placement.free.add(agent.agent_id)
+                self._mark_ready(placement)
+                return
+        else:
+            placement.eligible.discard(agent.agent_id)
+            self._classes_of[agent.agent_id].discard(placement)
+        placement.free.discard(agent.agent_id)
+
+    def _mark_ready(self, placement: PlacementClass) -> None:
+        head = placement.head()
+        if head is None or not placement.free or placement.marked == head.order:
+            return
+        self._sequence += 1
+        placement.marked = head.order
+        heapq.heappush(self._ready, (head.order, self._sequence, placement))
+
+    def _drop_idle(self) -> None:
+        for needs, placement in list(self._classes.items())[:-1]:
+            if len(self._classes) <= IDLE_CLASSES:
+                return
+            if placement.is_idle:
+                del self._classes[needs]
+                for agent_id in placement.eligible:
+                    self._classes_of[agent_id].discard(placement)

@@ -1,0 +1,109 @@
+"""Turning what was decided into one batch: coalesced rows, guarded by what the batch before wrote."""
+
+from callboard.orchestrator.core.changes import AgentRow, Changes, Ending, TaskChange, TaskColumns
+from callboard.orchestrator.core.effects import Answer, Batch, Effect
+from callboard.orchestrator.core.model import Agent, Task
+from callboard.orchestrator.core.pool import Pool, Submission
+from callboard.schemas import tasks as messages
+
+
+def seal(pool: Pool) -> Batch:
+    """Close the batch being decided and begin the next. Without anything urgent, lazy writes go on waiting."""
+    changes = _changes(pool) if pool.is_urgent else Changes()
+    number = pool.number if changes else pool.number - 1
+    after: list[Effect] = [*pool.after_commit, *(_answer(submission) for submission in pool.submissions)]
+    batch = Batch(
+        number=number,
+        changes=changes,
+        at_once=tuple(pool.at_once),
+        after_commit=tuple(after),
+        counts=dict(pool.counts),
+    )
+    pool.at_once.clear()
+    pool.after_commit.clear()
+    pool.submissions.clear()
+    if changes:
+        pool.number += 1
+    return batch
+
+
+def _answer(submission: Submission) -> Answer:
+    task = submission.task
+    if submission.is_retry:
+        message: object = messages.TaskChange(task_id=task.task_id, state=task.state, changed=True)
+    else:
+        message = messages.SubmitAnswer(
+            task_id=task.task_id, state=task.state, created=True, satisfiable=submission.satisfiable
+        )
+    return Answer(submission.ticket, message, task.task_id)
+
+
+def _changes(pool: Pool) -> Changes:
+    changes = Changes(
+        tasks=tuple(_task_change(pool, task) for task in pool.dirty.values()),
+        agents=tuple(agent_row(agent) for agent in pool.dirty_agents.values()),
+        forgotten_agents=tuple(pool.forgotten_agents),
+    )
+    pool.dirty.clear()
+    pool.dirty_agents.clear()
+    pool.forgotten_agents.clear()
+    pool.is_urgent = False
+    return changes
+
+
+def _task_change(pool: Pool, task: Task) -> TaskChange:
+    change = TaskChange(
+        columns=task_columns(task),
+        new=pool.new.pop(task.task_id, None),
+        guard=task.written,
+        ended=tuple(task.unwritten_ends),
+        ending=Ending(finished_ms=task.updated_ms, result=task.result, error=task.error)
+        if task.state.is_final
+        else None,
+    )
+    task.written = (task.state, task.attempt)
+    task.unwritten_ends.clear()
+    if task.state.is_final:
+        pool.ending.setdefault(pool.number, []).append(task)
+    return change
+
+
+def task_columns(task: Task) -> TaskColumns:
+    """The changing columns of a task, as they stand."""
+    return TaskColumns(
+        task_id=task.task_id,
+        state=task.state,
+        version=task.version,
+        attempt=task.attempt,
+        agent_id=task.agent_id,
+        incarnation=task.incarnation,
+        assigned_ms=task.assigned_ms,
+        started_ms=task.started_ms,
+        updated_ms=task.updated_ms,
+        until_ms=task.until_ms,
+        reason=task.reason,
+        spent=task.spent,
+        crashes=task.crashes,
+        crashed_on=task.crashed_on,
+        progress=task.progress,
+    )
+
+
+def agent_row(agent: Agent) -> AgentRow:
+    """An agent's row, as it stands."""
+    return AgentRow(
+        agent_id=agent.agent_id,
+        state=agent.liveness,
+        incarnation=agent.incarnation,
+        replaced=agent.replaced,
+        role=agent.role,
+        capabilities=tuple(sorted(agent.capabilities)),
+        labels=agent.labels,
+        metadata=agent.metadata,
+        slots=agent.slots,
+        version=agent.version,
+        operator_drain=agent.operator_drain,
+        own_drain=agent.own_drain,
+        spawned=agent.spawned,
+        seen_ms=agent.seen_ms,
+    )

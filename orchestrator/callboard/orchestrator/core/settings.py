@@ -1,0 +1,40 @@
+"""The numbers that the core decides by. Durations are integer milliseconds."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from callboard.schemas.vocabulary import TaskAssignmentStrategy
+
+MAX_HEARTBEAT_INTERVAL_MS: Final = 20_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoreSettings:
+    """What a pool's machine is told at its start; the defaults are the protocol's."""
+
+    strategy: TaskAssignmentStrategy = TaskAssignmentStrategy.AVAILABILITY_BASED
+    heartbeat_interval_ms: int = 5_000
+    lease_intervals: int = 3
+    agents_per_heartbeat_second: int = 500
+    """The interval grows so that at most so many heartbeats a second arrive, up to 20 s."""
+    offer_repeats_ms: tuple[int, ...] = (1_000, 2_000, 4_000)
+    """An unanswered offer is repeated so long after the first."""
+    offer_limit_ms: int = 8_000
+    """Then it is given up as undelivered."""
+    decline_skip_ms: int = 1_000
+    progress_write_ms: int = 1_000
+    """Progress and `running` wait at most so long for a write to ride along with."""
+    forget_agents_ms: int = 24 * 3600 * 1000
+    shutdown_grace_ms: int = 10_000
+    max_tasks: int = 1_000_000
+    max_agents: int = 10_000
+    max_assignments: int = 512
+    """Assignments decided in one batch, so that no batch grows without bound."""
+    ranked_agents: int = 64
+    quarantine_crashes: int = 3
+    quarantine_agents: int = 2
+
+    def heartbeat_interval_for(self, agents: int) -> int:
+        """The interval to dictate to a fleet of `agents`."""
+        spread = agents * 1000 // self.agents_per_heartbeat_second
+        return max(self.heartbeat_interval_ms, min(spread, MAX_HEARTBEAT_INTERVAL_MS))

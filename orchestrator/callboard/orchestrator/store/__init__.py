@@ -1,0 +1,1 @@
+"""Everything durable, and all SQL. `port` is what the shell sees; `postgres` and `memory` are its two sides."""

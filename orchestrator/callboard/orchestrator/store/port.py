@@ -1,0 +1,189 @@
+"""What the shell asks of a store. Two implementations: Postgres, and the tests' oracle in memory; they must agree.
+
+Rules:
+
+- `commit` writes a batch in one transaction that begins with the lease check `(pool, epoch, holder, batch = n - 1)`,
+  locking the lease row: an unlocked check is no fence.
+- A batch may be committed again, to the letter: when `batch = n` stands in the lease already, it was this very batch,
+  and the result is the same as the first time.
+- Every row is guarded by the state and attempt that the batch before left. What does not match is not written and is
+  reported as `stale`.
+"""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from callboard.orchestrator.core.changes import Changes, Snapshot
+from callboard.orchestrator.core.events import Looked
+from callboard.schemas.tasks import ListTasks, TaskDocument, TaskPage
+from callboard.schemas.vocabulary import Durability
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """The ownership of a pool: valid until its holder's trust in it runs out.
+
+    `batch` is the last committed batch under it, `now_ms` the database's clock when it was taken or renewed.
+    """
+
+    pool: str
+    holder: str
+    replica: str
+    epoch: int
+    batch: int
+    since_ms: int
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Committed:
+    """What a commit did beside writing.
+
+    `refused`: new tasks whose key belongs to another task, which do not exist. `stale`: tasks whose guard did not
+    match, so that nothing of them was written. `now_ms`: the database's clock.
+    """
+
+    refused: frozenset[str] = frozenset()
+    stale: frozenset[str] = frozenset()
+    now_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfferContent:
+    """What an offer needs beside the core's facts: `spec` is the specification's JSON without the payload."""
+
+    spec: bytes
+    payload: bytes
+    progress: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyHolder:
+    """The task that a key belongs to."""
+
+    task_id: str
+    digest: bytes
+    document: TaskDocument
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Original:
+    """A task as `tasks.retry` needs it: its state, and the specification with its payload."""
+
+    task_id: str
+    document: TaskDocument
+    spec: bytes
+    payload: bytes
+    digest: bytes = field(default=b"")
+
+
+class FencedError(Exception):
+    """The pool has another owner, or another epoch: this holder must let go at once."""
+
+
+class StoreUnavailableError(Exception):
+    """The database is away or too slow.
+
+    `handed_over` says whether a transaction may have begun, so that its outcome is unknown.
+    """
+
+    def __init__(self, message: str, *, handed_over: bool) -> None:
+        super().__init__(message)
+        self.handed_over = handed_over
+
+
+class Store(Protocol):
+    """The durable side of one orchestrator replica, for any number of pools.
+
+    Every method raises `StoreUnavailableError` when the database cannot be reached within its time-outs.
+    """
+
+    @property
+    def durability(self) -> Durability:
+        """What an acknowledged commit survives; known after `open`."""
+        ...
+
+    async def open(self) -> None:
+        """Connect, check the schema's version and the durability settings.
+
+        Raises:
+            ConfigurationError: the schema is not this version's (run `callboard migrate`), or the database does not
+                keep what it acknowledges and nobody allowed that.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of every connection. May be called twice."""
+        ...
+
+    async def ping(self) -> None:
+        """One round trip to the database."""
+        ...
+
+    async def acquire(self, pool: str, *, holder: str, replica: str, lease_ms: int) -> Lease | None:
+        """Take the pool's lease if it is free, expired by the database's clock, or ours; the epoch rises by one.
+
+        Returns `None` while somebody else holds it.
+        """
+        ...
+
+    async def renew(self, lease: Lease, *, lease_ms: int) -> Lease:
+        """Extend a lease that is still ours.
+
+        Raises:
+            FencedError: it is not.
+        """
+        ...
+
+    async def release(self, lease: Lease) -> None:
+        """Give the lease up, so that another replica may take it at once; nothing happens when it is not ours."""
+        ...
+
+    async def load(self, lease: Lease) -> Snapshot:
+        """The pool's live tasks and its agents, as committed."""
+        ...
+
+    async def commit(self, lease: Lease, number: int, changes: Changes, *, lease_ms: int) -> Committed:
+        """Write batch `number` and extend the lease, in one transaction.
+
+        Raises:
+            FencedError: the pool has another owner or epoch, or `number` does not follow.
+            StoreUnavailableError: the outcome is unknown; commit the same batch again.
+        """
+        ...
+
+    async def offers(self, task_ids: list[str]) -> dict[str, OfferContent]:
+        """What offers of these live tasks carry; ids that are not live are left out."""
+        ...
+
+    async def look_up(self, pool: str, task_id: str) -> Looked:
+        """State and kept attempts of a task, live or in the history."""
+        ...
+
+    async def get(self, pool: str, *, task_id: str | None = None, key: str | None = None) -> TaskDocument | None:
+        """A task's document, live or in the history, or `None`."""
+        ...
+
+    async def documents(self, pool: str, task_ids: list[str]) -> dict[str, TaskDocument]:
+        """Documents of several tasks in one read; missing ones are left out."""
+        ...
+
+    async def list(self, pool: str, query: ListTasks) -> TaskPage:
+        """A page of tasks, live and historic, the newest first by creation.
+
+        Raises:
+            InvalidRequestError: the cursor is not one of ours.
+        """
+        ...
+
+    async def key_holders(self, pool: str, scope: str, keys: list[str]) -> dict[str, KeyHolder]:
+        """The tasks that these keys belong to."""
+        ...
+
+    async def original(self, pool: str, task_id: str) -> Original | None:
+        """A task with its specification and payload, for a retry."""
+        ...
+
+    async def maintain(self, *, retention_days: int, key_retention_ms: int) -> None:
+        """Make the coming days' history partitions, drop those past the retention, forget expired keys."""
+        ...
