@@ -168,7 +168,7 @@ class Store(Protocol):
         """Documents of several tasks in one read; missing ones are left out."""
         ...
 
-    async def list(self, pool: str, query: ListTasks) -> TaskPage:
+    async def page(self, pool: str, query: ListTasks) -> TaskPage:
         """A page of tasks, live and historic, the newest first by creation.
 
         Raises:
