@@ -39,7 +39,7 @@ def configure_logs(config: OrchestratorConfig, stream: TextIO | None = None) -> 
         stream: Where to write; standard error by default.
     """
     level = LEVELS[config.log_level]
-    stream = stream or sys.stderr
+    output: TextIO = stream or sys.stderr
     shared: Sequence[structlog.typing.Processor] = (
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -52,13 +52,13 @@ def configure_logs(config: OrchestratorConfig, stream: TextIO | None = None) -> 
         # A cached logger would keep the settings of an earlier call.
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(stream)
+    handler = logging.StreamHandler(output)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                *_renderers(config.log_format, colors=stream.isatty()),
+                *_renderers(config.log_format, colors=output.isatty()),
             ],
         )
     )
