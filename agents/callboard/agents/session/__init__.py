@@ -1,6 +1,6 @@
 """An agent's session with the orchestrator, as a pure state machine: events in, effects out, time given as a value.
 
-Nothing here reads a clock, makes an id, logs or touches the bus; the shell (`callboard.agents.link`) does. So every
+Nothing here reads a clock, makes an id, logs or touches the bus; the shell (`callboard.agents.runtime`) does. So every
 rule can be tested without a server, and a run can be replayed. The rules (protocol, section 3):
 
 1. **Registration** lists every accepted attempt whose report is not answered, and so does every heartbeat.

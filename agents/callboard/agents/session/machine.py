@@ -173,8 +173,8 @@ class Session:
             return
         if event.error.code == IncarnationReplacedError.code:
             self._remove(event.error)
-        elif event.error.code == UnknownIncarnationError.code:
-            self._do(*self._presence.forget(self._now_ms))
+        elif event.error.code == UnknownIncarnationError.code and self.phase is Phase.SIGNED_IN:
+            self._do(self._presence.forget(self._now_ms))
         else:
             self._presence.fail(self._now_ms, event.error)
 
@@ -256,7 +256,8 @@ class Session:
             self._remove(event.error)
         elif event.error.code == UnknownIncarnationError.code:
             self._ledger.put_off(held, self._now_ms)
-            self._do(*self._presence.forget(self._now_ms))
+            if self.phase is Phase.SIGNED_IN:
+                self._do(self._presence.forget(self._now_ms))
         elif event.error.retryable:
             self._ledger.put_off(held, self._now_ms, event.error)
         else:

@@ -127,18 +127,19 @@ class Presence:
         self._heard_ms = self._sent_ms
         self._outstanding = None
         self._failures = 0
-        if not self._hurried:
+        if self.phase is Phase.LEASE_LOST:
+            # The late answer to a heartbeat: somebody is there, so register at once.
+            self._due_ms = now_ms
+        elif not self._hurried:
             self._due_ms = self._sent_ms + self._delays.spread(self.interval_ms, HEARTBEAT_SPREAD)
         return True
 
-    def forget(self, now_ms: int) -> tuple[Announce, ...]:
-        """The orchestrator does not know us: register, at once unless we just did."""
-        if self.phase is not Phase.SIGNED_IN:
-            return ()
+    def forget(self, now_ms: int) -> Announce:
+        """The orchestrator does not know us, though we are signed in: register, at once unless we just did."""
         just_now = now_ms < self._registered_ms + SHORTEST_INTERVAL_MS
         self._outstanding = None
         self._due_ms = now_ms + (self._delays.retry_ms(1) if just_now else 0)
-        return (self.move(PhaseCause.FORGOTTEN, "the orchestrator does not know this incarnation"),)
+        return self.move(PhaseCause.FORGOTTEN, "the orchestrator does not know this incarnation")
 
     def fail(self, now_ms: int, error: ErrorBody | None = None) -> None:
         """The current request was not answered, or by an error that may pass: repeat it after a back-off."""

@@ -1,0 +1,356 @@
+"""The shell around the session: a thread of its own with the bus, the clock and nothing else.
+
+The thread is what keeps heartbeats going while a handler blocks the user's event loop. Only code that holds the
+interpreter's lock for longer than the lease (a C extension that does not release it) can stop them; run such work by
+`ExecAgent`, in a process of its own.
+
+Everything runs on the thread's loop and nothing there waits: an event goes into the session, its effects are started,
+their answers are events again. `post` is the one door from other threads.
+"""
+
+import asyncio
+import concurrent.futures
+import contextlib
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import msgspec
+import structlog
+
+from callboard.agents.session import Phase, Session, SessionConfig
+from callboard.agents.session import effects as do
+from callboard.agents.session import events as ev
+from callboard.agents.settings import Identity
+from callboard.agents.signals import leave_signals_to_others
+from callboard.bus.ask import read_answer
+from callboard.bus.connection import Bus, BusChange, BusMessage, BusState
+from callboard.bus.options import BusOptions
+from callboard.schemas.agents import (
+    Assign,
+    AssignAnswer,
+    CancelAttempt,
+    Complete,
+    Drain,
+    Fail,
+    Heartbeat,
+    HeartbeatAnswer,
+    Leave,
+    Recorded,
+    RegisterAnswer,
+    ReportProgress,
+    Shutdown,
+)
+from callboard.schemas.base import Nothing
+from callboard.schemas.codec import decode, encode
+from callboard.schemas.errors import InvalidRequestError, OrchestratorError, OutcomeUnknownError, UnavailableError
+from callboard.schemas.tasks import AttemptRef
+
+M = TypeVar("M")
+
+_ASSIGN: Final = msgspec.json.Decoder(Assign)
+_CANCEL: Final = msgspec.json.Decoder(CancelAttempt)
+_DRAIN: Final = msgspec.json.Decoder(Drain)
+_SHUTDOWN: Final = msgspec.json.Decoder(Shutdown)
+
+
+class Runtime:
+    """One run of one incarnation.
+
+    Args:
+        identity: who signs in.
+        options: how to reach NATS.
+        types: the task types that have handlers; `None` for any.
+        start_handler, cancel_handler: do what the effects say; called on the runtime's thread, must not block.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        options: BusOptions,
+        types: frozenset[str] | None,
+        *,
+        start_handler: Callable[[do.StartHandler], None],
+        cancel_handler: Callable[[AttemptRef], None],
+    ) -> None:
+        self._identity = identity
+        self._options = options
+        seed = random.SystemRandom().getrandbits(64)
+        self._session = Session(SessionConfig(slots=identity.slots, types=types, seed=seed))
+        self._start_handler = start_handler
+        self._cancel_handler = cancel_handler
+        self._loop = asyncio.new_event_loop()
+        self._bus: Bus | None = None
+        self._exit: asyncio.Future[do.Exit] = self._loop.create_future()
+        self._timer: asyncio.TimerHandle | None = None
+        self._log = structlog.get_logger("callboard.agents").bind(
+            agent_id=identity.agent_id, pool=identity.subjects.pool
+        )
+        self.registered: concurrent.futures.Future[None] = concurrent.futures.Future()
+        """Done when the orchestrator has taken the agent in for the first time."""
+        self.finished: concurrent.futures.Future[do.Exit] = concurrent.futures.Future()
+        """Done when the session is over and the connection closed."""
+
+    def start(self) -> None:
+        """Begin, in a new thread."""
+        threading.Thread(target=self._thread, name=f"callboard-{self._identity.agent_id}", daemon=True).start()
+
+    def post(self, event: ev.Event) -> None:
+        """Tell the session; from any thread, also from a signal handler. After the end nothing happens."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the session is over
+            self._loop.call_soon_threadsafe(self._apply, event)
+
+    def _thread(self) -> None:
+        leave_signals_to_others()
+        try:
+            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+                exit_ = runner.run(self._main())
+        except BaseException as error:  # noqa: BLE001 - whoever awaits the end hears of it
+            self.finished.set_exception(error)
+        else:
+            self.finished.set_result(exit_)
+
+    async def _main(self) -> do.Exit:
+        connecting = asyncio.create_task(self._connect(), name="callboard-connect")
+        try:
+            either: list[asyncio.Future[Any]] = [self._exit, connecting]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if connecting.done():
+                connecting.result()
+            return await self._exit
+        finally:
+            connecting.cancel()
+            await asyncio.gather(connecting, return_exceptions=True)
+            if self._timer is not None:
+                self._timer.cancel()
+            if self._bus is not None:
+                await self._bus.close()
+
+    async def _connect(self) -> None:
+        self._bus = await Bus.connect(self._options, on_change=self._bus_changed)
+        pattern = self._identity.subjects.to_agent(self._identity.agent_id, "*")
+        await self._bus.subscribe(pattern, self._deliver)
+        # Offers may follow at once: NATS must have the subscription first. If the bus is lost, `Reconnected` comes.
+        with contextlib.suppress(UnavailableError):
+            await self._bus.flush()
+        if self._bus.connected:
+            self._apply(ev.Started())
+
+    def _bus_changed(self, change: BusChange) -> None:
+        if change.state is BusState.DISCONNECTED:
+            self._apply(ev.Disconnected())
+        elif change.state is BusState.RECONNECTED:
+            self._apply(ev.Reconnected())
+
+    # Events in.
+
+    def _apply(self, event: ev.Event) -> None:
+        if self._exit.done():
+            return
+        try:
+            for effect in self._session.handle(event, _now_ms()):
+                self._perform(effect)
+            self._rearm()
+        except Exception as error:  # noqa: BLE001 - a bug of ours: end visibly instead of living on in an unknown state
+            if not self._exit.done():
+                self._exit.set_exception(error)
+
+    def _rearm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        due_ms = self._session.next_due_ms()
+        if due_ms is not None and not self._exit.done():
+            delay_s = max(0, due_ms - _now_ms()) / 1000
+            self._timer = self._loop.call_later(delay_s, self._apply, ev.TimeAdvanced())
+
+    def _deliver(self, message: BusMessage) -> None:
+        verb = message.subject.rpartition(".")[2]
+        if not message.reply:
+            self._log.warning("message without a reply subject ignored", subject=message.subject)
+            return
+        try:
+            event = _read(verb, message)
+        except InvalidRequestError as error:
+            self._log.warning("message not understood", subject=message.subject, error=error.message)
+            if verb == "assign":
+                self._send(message.reply, AssignAnswer(accepted=False, reason="invalid_request"))
+            return
+        if event is not None:
+            self._apply(event)
+
+    # Effects out.
+
+    def _perform(self, effect: do.Effect) -> None:  # noqa: C901 - one arm for each effect, and nothing else
+        match effect:
+            case do.SendRegister():
+                self._register(effect)
+            case do.SendHeartbeat():
+                self._heartbeat(effect)
+            case do.SendComplete(ref=ref, result=result):
+                body = Complete(
+                    task_id=ref.task_id,
+                    attempt=ref.attempt,
+                    incarnation=self._identity.incarnation,
+                    result=msgspec.Raw(result),
+                )
+                self._report("complete", body, effect)
+            case do.SendFail(ref=ref, error=error):
+                body_ = Fail(
+                    task_id=ref.task_id, attempt=ref.attempt, incarnation=self._identity.incarnation, error=error
+                )
+                self._report("fail", body_, effect)
+            case do.SendProgress():
+                self._progress(effect)
+            case do.SendLeave(reason=reason, timeout_ms=timeout_ms):
+                leave = Leave(incarnation=self._identity.incarnation, reason=reason)
+                self._ask("leave", leave, Nothing, timeout_ms, lambda _: ev.LeaveEnded(), lambda _: ev.LeaveEnded())
+            case do.AnswerOffer(reply=reply, answer=answer):
+                self._send(reply, answer)
+            case do.Acknowledge(reply=reply):
+                self._send(reply, Nothing())
+            case do.StartHandler():
+                self._start_handler(effect)
+            case do.CancelHandler(ref=ref):
+                self._cancel_handler(ref)
+            case do.Announce(phase=phase, why=why):
+                self._announce(phase, why)
+            case do.Exit():
+                self._exit.set_result(effect)
+
+    def _announce(self, phase: Phase, why: str) -> None:
+        level = self._log.warning if phase is Phase.LEASE_LOST else self._log.info
+        level("session changed", phase=phase.value, why=why)
+        if phase is Phase.SIGNED_IN and not self.registered.done():
+            self.registered.set_result(None)
+
+    def _register(self, effect: do.SendRegister) -> None:
+        call = effect.call
+        self._ask(
+            "register",
+            self._identity.register(effect.running, draining=effect.draining),
+            RegisterAnswer,
+            effect.timeout_ms,
+            lambda answer: ev.Registered(call, answer),
+            lambda error: ev.RegisterRefused(call, error.body()) if error else ev.RegisterUnanswered(call),
+        )
+
+    def _heartbeat(self, effect: do.SendHeartbeat) -> None:
+        call = effect.call
+        heartbeat = Heartbeat(
+            incarnation=self._identity.incarnation,
+            seq=effect.seq,
+            running=list(effect.running),
+            draining=effect.draining,
+        )
+        self._ask(
+            "heartbeat",
+            heartbeat,
+            HeartbeatAnswer,
+            effect.timeout_ms,
+            lambda answer: ev.HeartbeatAnswered(call, answer),
+            lambda error: ev.HeartbeatRefused(call, error.body()) if error else ev.HeartbeatUnanswered(call),
+        )
+
+    def _report(self, verb: str, body: Complete | Fail, effect: do.SendComplete | do.SendFail) -> None:
+        ref, call = effect.ref, effect.call
+
+        def answered(answer: Recorded) -> ev.Event:
+            return ev.ReportRecorded(ref) if answer.recorded else ev.ReportUnanswered(ref, call)
+
+        def refused(error: OrchestratorError | None) -> ev.Event:
+            if error is None:
+                return ev.ReportUnanswered(ref, call)
+            self._log.warning(
+                "report refused",
+                verb=verb,
+                task_id=ref.task_id,
+                attempt=ref.attempt,
+                code=error.code,
+                why=error.message,
+            )
+            return ev.ReportRefused(ref, call, error.body())
+
+        self._ask(verb, body, Recorded, effect.timeout_ms, answered, refused)
+
+    def _progress(self, effect: do.SendProgress) -> None:
+        progress, ref = effect.progress, effect.ref
+        message = ReportProgress(
+            task_id=ref.task_id,
+            attempt=ref.attempt,
+            incarnation=self._identity.incarnation,
+            percent=progress.percent,
+            message=progress.message,
+            data=progress.data,
+        )
+        self._send(self._identity.subjects.from_agent(self._identity.agent_id, "progress"), message)
+
+    def _send(self, subject: str, message: object) -> None:
+        """What is lost here is repeated by whoever needs it (an offer, an order) or was never promised (progress)."""
+        try:
+            if self._bus is None:
+                raise UnavailableError("not connected to NATS: nothing was sent")
+            self._bus.send(subject, encode(message))
+        except OrchestratorError as error:
+            self._log.warning("not sent", subject=subject, why=error.message)
+
+    def _ask(  # noqa: PLR0917 - a request is what it asks and what becomes of it
+        self,
+        verb: str,
+        message: object,
+        answer: type[M],
+        timeout_ms: int,
+        answered: Callable[[M], ev.Event],
+        refused: Callable[[OrchestratorError | None], ev.Event],
+    ) -> None:
+        """Send a request; its end is an event. `refused` gets `None` when nobody answered."""
+        subject = self._identity.subjects.from_agent(self._identity.agent_id, verb)
+        try:
+            if self._bus is None:
+                raise UnavailableError("not connected to NATS: nothing was sent")
+            future = self._bus.start_request(subject, encode(message), timeout_s=timeout_ms / 1000)
+        except OrchestratorError as error:
+            # Later, as an answer would: the effects at hand are to be done first.
+            self._loop.call_soon(self._apply, refused(None if isinstance(error, UnavailableError) else error))
+            return
+
+        def done(future: asyncio.Future[BusMessage]) -> None:
+            if future.cancelled():
+                return
+            if isinstance(future.exception(), UnavailableError | OutcomeUnknownError):
+                event = refused(None)
+            else:
+                try:
+                    event = answered(read_answer(future.result(), answer))
+                except OrchestratorError as error:
+                    event = refused(error)
+            self._apply(event)
+
+        future.add_done_callback(done)
+
+
+def _read(verb: str, message: BusMessage) -> ev.Event | None:
+    """The event of an order; `None` for a verb of a later protocol.
+
+    Raises:
+        InvalidRequestError: it is not what the verb asks for.
+    """
+    match verb:
+        case "assign":
+            return ev.OfferArrived(message.reply, decode(_ASSIGN, message.data))
+        case "cancel":
+            cancel = decode(_CANCEL, message.data)
+            ref = AttemptRef(task_id=cancel.task_id, attempt=cancel.attempt)
+            return ev.CancelArrived(message.reply, cancel.epoch, ref, cancel.reason)
+        case "drain":
+            return ev.DrainArrived(message.reply, decode(_DRAIN, message.data).epoch)
+        case "shutdown":
+            shutdown = decode(_SHUTDOWN, message.data)
+            return ev.ShutdownArrived(message.reply, shutdown.epoch, shutdown.grace_ms)
+        case _:
+            return None
+
+
+def _now_ms() -> int:
+    return time.monotonic_ns() // 1_000_000
