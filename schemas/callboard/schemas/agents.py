@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from msgspec import Meta, Raw
+from msgspec import UNSET, Meta, Raw, UnsetType
 
 from callboard.schemas.base import Message
 from callboard.schemas.limits import LIST_LIMIT
@@ -106,7 +106,7 @@ class ReportProgress(Message, frozen=True, kw_only=True):
     incarnation: Incarnation
     percent: Annotated[float, Meta(ge=0, le=100)] | None = None
     message: Text | None = None
-    data: Raw | None = None
+    data: Raw | UnsetType = UNSET
 
 
 class Complete(Message, frozen=True, kw_only=True):

@@ -46,7 +46,7 @@ def decode(decoder: msgspec.json.Decoder[M], data: bytes) -> M:
 
 
 def _refusal(message: str) -> InvalidRequestError:
-    """msgspec's sentence as our error: the path apart, the field's name part of it."""
+    """Msgspec's sentence as our error: the path apart, the field's name part of it."""
     found = _PATH.match(message)
     reason, path = (found[1], found[2].lstrip(".")) if found else (message, "")
     if field := _FIELD.match(reason):

@@ -157,6 +157,17 @@ class TaskDelegationError(OrchestratorError):
     retryable = False
 
 
+class TaskFailedError(OrchestratorError):
+    """The task ended without success, so it has no result.
+
+    Raised by clients that asked for a result; it never goes over the wire. `details` has `task_id`, `state`, `error`.
+    """
+
+    code = "task_failed"
+    number = 422
+    retryable = False
+
+
 class ResourceLimitError(OrchestratorError):
     """A limit of the orchestrator is reached."""
 

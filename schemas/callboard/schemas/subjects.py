@@ -49,6 +49,10 @@ class Subjects:
         """`~.event.task.<state>.<task_id>`: a committed change of a task."""
         return f"{self.root}.event.task.{state}.{task_id}"
 
+    def task_events(self, task_id: str) -> str:
+        """`~.event.task.*.<task_id>`: every committed change of one task, to subscribe to."""
+        return f"{self.root}.event.task.*.{task_id}"
+
     def agent_event(self, state: AgentState, agent_id: str) -> str:
         """`~.event.agent.<state>.<agent_id>`: a change of an agent."""
         return f"{self.root}.event.agent.{state}.{agent_id}"

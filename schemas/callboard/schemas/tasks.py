@@ -7,7 +7,7 @@ import hashlib
 from typing import Annotated, Any, Final
 
 import msgspec
-from msgspec import Meta, Raw
+from msgspec import UNSET, Meta, Raw, UnsetType
 
 from callboard.schemas.base import Message
 from callboard.schemas.limits import LIST_LIMIT, WAIT_MS
@@ -133,7 +133,7 @@ class Progress(Message, frozen=True, kw_only=True):
 
     percent: Annotated[float, Meta(ge=0, le=100)] | None = None
     message: Text | None = None
-    data: Raw | None = None
+    data: Raw | UnsetType = UNSET
 
 
 class AttemptRecord(Message, frozen=True, kw_only=True):
@@ -148,7 +148,11 @@ class AttemptRecord(Message, frozen=True, kw_only=True):
 
 
 class TaskDocument(Message, frozen=True, kw_only=True):
-    """The answer to `tasks.get` and `tasks.wait`; `tasks.list` leaves out payload, result, data and attempts."""
+    """The answer to `tasks.get` and `tasks.wait`; `tasks.list` leaves out payload, result, data and attempts.
+
+    `payload`, `result` and `progress.data` are any JSON, `null` too, so that what is absent is `UNSET` there
+    (and msgspec decodes `Raw | None` as `None` only).
+    """
 
     task_id: str
     state: TaskState
@@ -159,7 +163,7 @@ class TaskDocument(Message, frozen=True, kw_only=True):
     created_at: Instant
     updated_at: Instant
     description: str | None = None
-    payload: Raw | None = None
+    payload: Raw | UnsetType = UNSET
     metadata: dict[str, str] | None = None
     key: str | None = None
     requires: Requirements | None = None
@@ -180,14 +184,14 @@ class TaskDocument(Message, frozen=True, kw_only=True):
     reason: str | None = None
     until: Instant | None = None
     progress: Progress | None = None
-    result: Raw | None = None
+    result: Raw | UnsetType = UNSET
     error: TaskError | None = None
     retry_of: str | None = None
     attempts: list[AttemptRecord] | None = None
 
     def result_value(self) -> Any:  # noqa: ANN401 - a result is any JSON value
         """The decoded result, `None` when there is none."""
-        return None if self.result is None else msgspec.json.decode(self.result)
+        return None if isinstance(self.result, UnsetType) else msgspec.json.decode(self.result)
 
 
 class GetTask(Message, frozen=True, kw_only=True):
