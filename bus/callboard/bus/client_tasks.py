@@ -1,0 +1,253 @@
+"""The client's requests about tasks (protocol, section 4)."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any, Final, Unpack
+
+from callboard.bus.client_calls import DEFAULT_TIMEOUT_S, Caller
+from callboard.bus.client_spec import SubmitOptions, as_raw, make_spec
+from callboard.bus.connection import BusMessage
+from callboard.schemas.errors import InvalidRequestError, OutcomeUnknownError, TaskFailedError
+from callboard.schemas.tasks import (
+    CancelTask,
+    CompleteTask,
+    GetTask,
+    ListTasks,
+    RetryTask,
+    SubmitAnswer,
+    TaskChange,
+    TaskDocument,
+    TaskPage,
+    TaskSpec,
+    WaitTask,
+)
+from callboard.schemas.vocabulary import TaskState
+
+_SLICE_S: Final = 10.0
+"""One `tasks.wait`: short enough that a lost answer costs little (protocol, section 4)."""
+_SLICE_GRACE_S: Final = 2.0
+_LOOK_S: Final = 1.0
+"""Progress has no event and is kept at most once a second; and events are sent at most once."""
+
+
+class TaskCalls(Caller):
+    """Submit, read, await and end tasks.
+
+    `timeout_s` is how long a request is tried before its last error is raised. Each method raises
+    `InvalidRequestError` for values outside the protocol's ranges, `UnavailableError` when nobody answers and
+    `OutcomeUnknownError` when it is not known whether the request was carried out (asking again is safe).
+    """
+
+    async def submit(
+        self,
+        type: str,  # noqa: A002 - the protocol's field
+        payload: object = None,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        **options: Unpack[SubmitOptions],
+    ) -> SubmitAnswer:
+        """Submit a task; when this returns, the task is committed.
+
+        Args:
+            type: what kind of work: the name that agents handle.
+            payload: any value with a JSON form, or `msgspec.Raw` to send bytes as they are; at most 256 KiB.
+            timeout_s: how long to try.
+            options: what the task asks for, see `SubmitOptions`; a `key` is made when none is given.
+
+        Raises:
+            KeyConflictError: `key` belongs to a task with other content.
+            PayloadTooLargeError: a part is larger than allowed.
+            ResourceLimitError: the queue is full, for all of `timeout_s`.
+            TaskDelegationError: nobody could take it and `on_unsatisfiable` is `reject`.
+        """
+        return await self.submit_spec(make_spec(type, payload, options), timeout_s=timeout_s)
+
+    async def submit_spec(self, spec: TaskSpec, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> SubmitAnswer:
+        """Submit a specification as it is; without a `key` in it, a repetition could make a second task.
+
+        Raises:
+            OrchestratorError: as `submit`.
+        """
+        return await self._call(self._subjects.tasks("submit"), spec, SubmitAnswer, timeout_s=timeout_s)
+
+    async def get(
+        self, task_id: str | None = None, *, key: str | None = None, timeout_s: float = DEFAULT_TIMEOUT_S
+    ) -> TaskDocument:
+        """The task with this id, or with this idempotency key: exactly one of the two.
+
+        Raises:
+            TaskNotFoundError: there is none in this pool.
+        """
+        try:
+            question = GetTask(task_id=task_id, key=key)
+        except ValueError as error:
+            raise InvalidRequestError(str(error), path="") from None
+        return await self._call(self._subjects.tasks("get"), question, TaskDocument, timeout_s=timeout_s)
+
+    async def list(
+        self,
+        *,
+        state: TaskState | None = None,
+        type: str | None = None,  # noqa: A002 - the protocol's field
+        agent_id: str | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+    ) -> TaskPage:
+        """A page of tasks without payload, result and attempts, newest first: `limit` of them (50, at most 500).
+
+        The answer's `cursor`, when there is one, asks for the next page with the same filters.
+        """
+        question = ListTasks(state=state, type=type, agent_id=agent_id, limit=limit, cursor=cursor)
+        return await self._call(self._subjects.tasks("list"), question, TaskPage, timeout_s=timeout_s)
+
+    async def wait(
+        self, task_id: str, *, timeout_s: float | None = None, patience_s: float = DEFAULT_TIMEOUT_S
+    ) -> TaskDocument:
+        """The task once it is final, or as it stands after `timeout_s` (`None`: no limit). See `.state.is_final`.
+
+        It asks in slices of 10 s and so rides over restarts and fail-overs.
+
+        Args:
+            task_id: which task.
+            timeout_s: how long to wait for the task.
+            patience_s: how long the orchestrator may be away at a stretch.
+
+        Raises:
+            TaskNotFoundError: there is no such task in this pool.
+            UnavailableError: nobody answered for `patience_s`.
+        """
+        loop = asyncio.get_running_loop()
+        until = None if timeout_s is None else loop.time() + timeout_s
+        while True:
+            left_s = _SLICE_S if until is None else max(0.0, until - loop.time())
+            slice_s = min(left_s, _SLICE_S)
+            patience_now_s = patience_s if until is None else min(patience_s, left_s - slice_s)
+            task = await self._call(
+                self._subjects.tasks("wait"),
+                WaitTask(task_id=task_id, timeout_ms=round(slice_s * 1000)),
+                TaskDocument,
+                timeout_s=slice_s + _SLICE_GRACE_S + patience_now_s,
+                reply_s=slice_s + _SLICE_GRACE_S,
+            )
+            if task.state.is_final or (until is not None and loop.time() >= until):
+                return task
+
+    async def watch(self, task_id: str, *, patience_s: float = DEFAULT_TIMEOUT_S) -> AsyncGenerator[TaskDocument]:
+        """The task now, then at each change of state or progress that is seen, up to its final state.
+
+        Changes close to one another may be seen as one. Use `contextlib.aclosing` when you may leave early.
+
+        Args:
+            task_id: which task.
+            patience_s: how long the orchestrator may be away at a stretch.
+
+        Raises:
+            TaskNotFoundError: there is no such task in this pool.
+            UnavailableError: nobody answered for `patience_s`.
+        """
+        changed = asyncio.Event()
+
+        def notice(_message: BusMessage) -> None:
+            changed.set()
+
+        events = await self._bus.subscribe(self._subjects.task_events(task_id), notice)
+        try:
+            seen: TaskDocument | None = None
+            while seen is None or not seen.state.is_final:
+                changed.clear()
+                task = await self.get(task_id, timeout_s=patience_s)
+                if seen is None or (task.version, task.progress) != (seen.version, seen.progress):
+                    yield task
+                seen = task
+                if not task.state.is_final:
+                    await _set_within(changed, _LOOK_S)
+        finally:
+            await events.unsubscribe()
+
+    async def result(self, task_id: str, *, timeout_s: float | None = None) -> Any:  # noqa: ANN401 - any JSON value
+        """The decoded result of a task, awaited for `timeout_s` (`None`: no limit).
+
+        Raises:
+            TaskFailedError: the task ended without success; `details` has `task_id`, `state` and `error`.
+            OutcomeUnknownError: it is not final after `timeout_s`; it goes on.
+            TaskNotFoundError: there is no such task in this pool.
+        """
+        task = await self.wait(task_id, timeout_s=timeout_s)
+        if task.state is TaskState.SUCCEEDED:
+            return task.result_value()
+        if not task.state.is_final:
+            raise OutcomeUnknownError(
+                f"task {task_id} is {task.state} after {timeout_s:g} s; it goes on", task_id=task_id, state=task.state
+            )
+        raise failure_of(task)
+
+    async def run(
+        self,
+        type: str,  # noqa: A002 - the protocol's field
+        payload: object = None,
+        *,
+        timeout_s: float | None = None,
+        **options: Unpack[SubmitOptions],
+    ) -> Any:  # noqa: ANN401 - any JSON value
+        """`submit` and `result` in one: the decoded result of a new task, awaited for `timeout_s`.
+
+        Raises:
+            OrchestratorError: as `submit` and `result`.
+        """
+        answer = await self.submit(type, payload, **options)
+        return await self.result(answer.task_id, timeout_s=timeout_s)
+
+    async def cancel(
+        self, task_id: str, *, reason: str | None = None, timeout_s: float = DEFAULT_TIMEOUT_S
+    ) -> TaskChange:
+        """Cancel a task that waits or runs; `changed: false` when it was cancelled already.
+
+        Raises:
+            InvalidTransitionError: it ended otherwise; `details.state`.
+            TaskNotFoundError: there is no such task in this pool.
+        """
+        question = CancelTask(task_id=task_id, reason=reason)
+        return await self._call(self._subjects.tasks("cancel"), question, TaskChange, timeout_s=timeout_s)
+
+    async def retry(self, task_id: str, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> TaskChange:
+        """Make a new task of a final, unsuccessful one; asked twice, the same new one (`task_id` of the answer).
+
+        Raises:
+            InvalidTransitionError: it succeeded or is not final; `details.state`.
+            TaskNotFoundError: there is no such task in this pool.
+        """
+        question = RetryTask(task_id=task_id)
+        return await self._call(self._subjects.tasks("retry"), question, TaskChange, timeout_s=timeout_s)
+
+    async def complete(
+        self, task_id: str, result: object = None, *, timeout_s: float = DEFAULT_TIMEOUT_S
+    ) -> TaskChange:
+        """Finish a task that is not final, as its client; `result` as the payload of `submit`.
+
+        Raises:
+            InvalidTransitionError: it is final already; `details.state`.
+            PayloadTooLargeError: `result` is larger than 256 KiB.
+            TaskNotFoundError: there is no such task in this pool.
+        """
+        question = CompleteTask(task_id=task_id, result=as_raw(result, path="result"))
+        return await self._call(self._subjects.tasks("complete"), question, TaskChange, timeout_s=timeout_s)
+
+
+def failure_of(task: TaskDocument) -> TaskFailedError:
+    """The exception for a task that ended without success."""
+    cause = task.error.message if task.error else task.reason
+    return TaskFailedError(
+        f"task {task.task_id} {task.state}" + (f": {cause}" if cause else ""),
+        task_id=task.task_id,
+        state=task.state,
+        error=task.error.message if task.error else None,
+    )
+
+
+async def _set_within(event: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return
