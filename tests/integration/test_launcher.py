@@ -60,6 +60,7 @@ class Stage:
         self.path = path
         self.callers: asyncio.Queue[Caller] = asyncio.Queue()
         self.restarted: asyncio.Queue[SpawnedAgent] = asyncio.Queue()
+        self.gone: asyncio.Queue[SpawnedAgent] = asyncio.Queue()
         self.launcher: Launcher = self.make()
         self._writers: list[asyncio.StreamWriter] = []
 
@@ -77,6 +78,7 @@ class Stage:
             agent_environment={"NATS_URL": "nats://127.0.0.1:4222"},
             restart=QUICKLY,
             on_restart=self.restarted.put_nowait,
+            on_end=self.gone.put_nowait,
         )
         return self.launcher
 
@@ -91,6 +93,10 @@ class Stage:
     async def caller(self) -> Caller:
         async with asyncio.timeout(PATIENCE_S):
             return await self.callers.get()
+
+    async def end(self) -> SpawnedAgent:
+        async with asyncio.timeout(PATIENCE_S):
+            return await self.gone.get()
 
     async def spawn(
         self,
@@ -231,9 +237,8 @@ async def test_an_agent_that_leaves_is_forgotten(stage: Stage) -> None:
     _, caller = await stage.spawn(agent_id="a-1")
     with structlog.testing.capture_logs() as log:
         await caller.tell("exit 0")
-        await caller.ended()
-        # Stopping waits for the end of what is ending already.
-        await stage.launcher.stop("default", "a-1")
+        ended = await stage.end()
+    assert (ended.agent_id, ended.state, ended.pid) == ("a-1", AgentState.STOPPED, None)
     assert stage.launcher.find("default", "a-1") is None
     assert [entry["status"] for entry in log if entry["event"] == "agent ended"] == [0]
     assert stage.restarted.empty()
@@ -286,11 +291,10 @@ async def test_stop_all_ends_every_agent_and_starts_no_more(stage: Stage) -> Non
 
 async def test_what_an_agent_prints_becomes_events_of_the_log(stage: Stage) -> None:
     with structlog.testing.capture_logs() as log:
-        agent, caller = await stage.spawn(agent_id="a-1")
+        _, caller = await stage.spawn(agent_id="a-1")
         await caller.tell("print last words")
         await caller.tell("exit 0")
-        await caller.ended()
-        await stage.launcher.stop("default", agent.agent_id)
+        await stage.end()
     output = [entry for entry in log if entry["event"] == "agent output"]
     assert output == [
         {"event": "agent output", "line": "last words", "pool": "default", "agent_id": "a-1", "log_level": "info"}

@@ -41,7 +41,7 @@ INHERITED: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpawnedAgent:
-    """A spawned agent as the launcher knows it: `starting`, `online`, or `draining` while it is being stopped."""
+    """A spawned agent as the launcher knows it: `starting`, `online`, `draining` while it is being stopped, `stopped`."""
 
     pool: str
     agent_id: str
@@ -58,7 +58,8 @@ class Launcher:
         config: Roles, limits and times.
         agent_environment: What agents need to reach the bus (`NATS_URL`, …).
         restart: The back-off of restarts.
-        on_restart: Called with the agent when a process that died is replaced; must neither block nor raise.
+        on_restart: Called with the agent when a process that died is replaced.
+        on_end: Called with the agent when it has left or was stopped, and is forgotten. Neither may block or raise.
     """
 
     def __init__(
@@ -68,11 +69,13 @@ class Launcher:
         agent_environment: Mapping[str, str],
         restart: RestartPolicy | None = None,
         on_restart: Callable[[SpawnedAgent], None] = lambda _: None,
+        on_end: Callable[[SpawnedAgent], None] = lambda _: None,
     ) -> None:
         self._config = config
         self._agent_environment = agent_environment
         self._restart = restart or RestartPolicy()
         self._on_restart = on_restart
+        self._on_end = on_end
         self._agents: dict[tuple[str, str], SupervisedAgent] = {}
         self._closed = False
 
@@ -172,6 +175,7 @@ class Launcher:
 
     def _forget(self, agent: SupervisedAgent) -> None:
         del self._agents[agent.pool, agent.agent_id]
+        self._on_end(_as_it_stands(agent))
 
     def _role(self, name: str) -> RoleSettings:
         role = self._config.roles.get(name)

@@ -84,7 +84,9 @@ class SupervisedAgent:
 
     @property
     def state(self) -> AgentState:
-        """`starting`, `online`, or `draining` while it is being stopped."""
+        """`starting`, `online`, `draining` while it is being stopped, `stopped`."""
+        if self._running is not None and self._running.done():
+            return AgentState.STOPPED
         if self.is_stopping:
             return AgentState.DRAINING
         return AgentState.ONLINE if self._online.is_set() else AgentState.STARTING
