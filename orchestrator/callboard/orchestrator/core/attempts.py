@@ -66,12 +66,10 @@ def on_offer_unanswered(pool: Pool, task: Task, now_ms: int) -> None:
     if task.offers_sent > len(repeats):
         undeliver(pool, task, now_ms)
         return
-    sent_ms = now_ms - repeats[task.offers_sent - 1]
     task.offers_sent += 1
     pool.at_once.append(_offer(task, now_ms))
-    is_last = task.offers_sent > len(repeats)
-    next_ms = pool.settings.offer_limit_ms if is_last else repeats[task.offers_sent - 1]
-    pool.timers.set(Clock.OFFER, task.task_id, sent_ms + next_ms)
+    pause_ms = repeats[min(task.offers_sent, len(repeats)) - 1]
+    pool.timers.set(Clock.OFFER, task.task_id, now_ms + pause_ms)
 
 
 def undeliver(pool: Pool, task: Task, now_ms: int) -> None:

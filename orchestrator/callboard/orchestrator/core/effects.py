@@ -1,6 +1,6 @@
 """What the shell is to do, in the imperative. All values, no behaviour.
 
-An effect with a `task_id` is dropped when that task's insert was refused (its key belongs to another task).
+An effect that names a `task_id` is dropped when that task's insert was refused (its key belongs to another task).
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from callboard.orchestrator.core.events import (
 from callboard.schemas.agents import AgentEvent
 from callboard.schemas.errors import OrchestratorError
 from callboard.schemas.tasks import TaskEvent
-from callboard.schemas.vocabulary import TaskState
+from callboard.schemas.vocabulary import TaskPriority, TaskState
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class PublishTask:
 
     event: TaskEvent
     task_id: str
-    priority: str
+    priority: TaskPriority
     queued_ms: int | None = None
     run_ms: int | None = None
     total_ms: int | None = None
@@ -128,12 +128,11 @@ Effect = (
 class Batch:
     """What the machine decided since the last one.
 
-    `at_once` rests on committed state and waits for nothing; `after_commit` waits for this batch (or, when there is
-    nothing to write, for the ones before it). `counts` are the tasks by state as this batch leaves them.
+    The effects wait for the commit of the changes; when there are none, they may be done at once. `counts` are the
+    tasks by state as this batch leaves them.
     """
 
     number: int
     changes: Changes
-    at_once: tuple[Effect, ...]
-    after_commit: tuple[Effect, ...]
+    effects: tuple[Effect, ...]
     counts: dict[TaskState, int]

@@ -1,14 +1,15 @@
 """The machine of one pool: events in, batches out.
 
-The shell's loop: `handle` each waiting event, `seal`, commit the batch's changes, do its effects, hand in
-`BatchCommitted`. At most one commit is open while the next batch is decided.
+The shell's loop: `handle` events as they come and do at once what they return. Whenever no commit is open, `seal`,
+commit the batch's changes, hand in `BatchCommitted`, and do the batch's effects. While one batch commits, the next is
+being decided.
 """
 
 from collections.abc import Callable
 from typing import Any, Final
 
 from callboard.orchestrator.core import attempts, liveness, operators, tasks
-from callboard.orchestrator.core.effects import Batch
+from callboard.orchestrator.core.effects import Batch, Effect
 from callboard.orchestrator.core.events import (
     AgentLeft,
     AgentRegistered,
@@ -63,8 +64,10 @@ class Machine:
     def __init__(self, name: str, settings: CoreSettings, *, epoch: int, seed: int) -> None:
         self.pool = Pool(name, settings, epoch=epoch, seed=seed)
 
-    def handle(self, event: Event, now_ms: int) -> None:
+    def handle(self, event: Event, now_ms: int) -> list[Effect]:
         """Take in one event at `now_ms`, milliseconds since the epoch; `now_ms` never decreases.
+
+        Returns the effects that rest on committed state, to be done at once.
 
         Raises:
             IllegalMoveError: a bug of ours, with the story; the pool must be reloaded.
@@ -77,9 +80,13 @@ class Machine:
             self._resume(now_ms)
         else:
             HANDLERS[type(event)](self.pool, event, now_ms)
+        effects = self.pool.at_once
+        if effects:
+            self.pool.at_once = []
+        return effects
 
     def seal(self, now_ms: int) -> Batch:
-        """Place what can be placed and close the batch."""
+        """Place what can be placed and close the batch. No other batch may be open."""
         attempts.place_waiting(self.pool, now_ms)
         return seal(self.pool)
 
@@ -88,9 +95,15 @@ class Machine:
         return self.pool.timers.next_due()
 
     @property
-    def has_more(self) -> bool:
-        """Whether another batch can be decided at once, with no new event."""
-        return self.pool.queue.has_ready
+    def has_decisions(self) -> bool:
+        """Whether sealing would bring anything."""
+        pool = self.pool
+        return pool.is_urgent or bool(pool.after_commit) or pool.queue.has_ready
+
+    @property
+    def unsealed_tasks(self) -> int:
+        """How many tasks the next batch would write."""
+        return len(self.pool.dirty)
 
     def _advance(self, now_ms: int) -> None:
         pool = self.pool
@@ -135,6 +148,7 @@ class Machine:
         pool.counts[task.state] -= 1
         pool.dirty.pop(task_id, None)
         pool.lazy.pop(task_id, None)
+        pool.after_commit = [effect for effect in pool.after_commit if getattr(effect, "task_id", None) != task_id]
         for clock in _TASK_CLOCKS:
             pool.timers.clear(clock, task_id)
 

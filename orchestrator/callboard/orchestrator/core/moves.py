@@ -146,6 +146,6 @@ def _announcement(pool: Pool, task: Task, now_ms: int, outcome: Outcome | None) 
         task.task_id,
         task.priority,
         queued_ms=max(now_ms - task.order_ms, 0) if task.state is TaskState.ASSIGNED else None,
-        run_ms=max(now_ms - task.started_ms, 0) if is_final and task.started_ms is not None else None,
+        run_ms=max(now_ms - task.started_ms, 0) if outcome is not None and task.started_ms is not None else None,
         total_ms=max(now_ms - task.created_ms, 0) if is_final else None,
     )

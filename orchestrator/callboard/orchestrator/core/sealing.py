@@ -11,15 +11,13 @@ def seal(pool: Pool) -> Batch:
     """Close the batch being decided and begin the next. Without anything urgent, lazy writes go on waiting."""
     changes = _changes(pool) if pool.is_urgent else Changes()
     number = pool.number if changes else pool.number - 1
-    after: list[Effect] = [*pool.after_commit, *(_answer(submission) for submission in pool.submissions)]
+    effects: list[Effect] = [*pool.after_commit, *(_answer(submission) for submission in pool.submissions)]
     batch = Batch(
         number=number,
         changes=changes,
-        at_once=tuple(pool.at_once),
-        after_commit=tuple(after),
+        effects=tuple(effects),
         counts=dict(pool.counts),
     )
-    pool.at_once.clear()
     pool.after_commit.clear()
     pool.submissions.clear()
     if changes:

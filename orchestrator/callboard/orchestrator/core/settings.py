@@ -18,9 +18,7 @@ class CoreSettings:
     agents_per_heartbeat_second: int = 500
     """The interval grows so that at most so many heartbeats a second arrive, up to 20 s."""
     offer_repeats_ms: tuple[int, ...] = (1_000, 2_000, 4_000)
-    """An unanswered offer is repeated so long after the first."""
-    offer_limit_ms: int = 8_000
-    """Then it is given up as undelivered."""
+    """An unanswered offer is repeated so long after the one before; after the last pause again, it is given up."""
     decline_skip_ms: int = 1_000
     progress_write_ms: int = 1_000
     """Progress and `running` wait at most so long for a write to ride along with."""

@@ -1,0 +1,118 @@
+"""Agents' own requests: from decoded message to event. The agent is the token of the subject, never the body."""
+
+import msgspec
+
+from callboard.bus.serve import Request
+from callboard.orchestrator.config import SizeLimits
+from callboard.orchestrator.core.events import (
+    AgentLeft,
+    AgentRegistered,
+    FailureReported,
+    HeartbeatReceived,
+    ProgressReported,
+    ResultReported,
+)
+from callboard.orchestrator.owner import RETRY_AFTER_MS, PoolOwner
+from callboard.schemas.agents import Complete, Fail, Heartbeat, HeartbeatAnswer, Leave, Register, ReportProgress
+from callboard.schemas.codec import check_size, checked_json, encode
+from callboard.schemas.errors import UnavailableError
+from callboard.schemas.tasks import Progress
+from callboard.schemas.vocabulary import DatabaseHealth
+
+
+class AgentRequests:
+    """Handles `agent.<agent_id>.*` for one owner."""
+
+    def __init__(self, owner: PoolOwner, limits: SizeLimits) -> None:
+        self._owner = owner
+        self._limits = limits
+
+    def register(self, message: Register, request: Request) -> None:
+        """`register`."""
+        agent_id = _agent_id(request)
+        self._owner.request(request, lambda ticket: AgentRegistered(ticket=ticket, agent_id=agent_id, message=message))
+
+    def heartbeat(self, message: Heartbeat, request: Request) -> None:
+        """`heartbeat`: answered at once, while the database is away from memory."""
+        agent_id = _agent_id(request)
+        if self._owner.is_active:
+            ticket = self._owner.tickets.open(request)
+            self._owner.post(HeartbeatReceived(ticket=ticket, agent_id=agent_id, message=message))
+            return
+        pool = self._owner.machine.pool
+        agent = pool.agents.get(agent_id)
+        if agent is None or agent.incarnation != message.incarnation:
+            # Who is who may have changed in what is not committed yet.
+            request.refuse(UnavailableError(retry_after_ms=RETRY_AFTER_MS))
+            return
+        request.answer(
+            HeartbeatAnswer(
+                epoch=pool.epoch,
+                heartbeat_interval_ms=agent.interval_ms,
+                lease_ms=agent.interval_ms * pool.settings.lease_intervals,
+                cancel=[],
+                drain=False,
+                database=DatabaseHealth.DOWN if self._owner.is_database_down else DatabaseHealth.OK,
+            )
+        )
+
+    def progress(self, message: ReportProgress, request: Request) -> None:
+        """`progress`: published, so there is nobody to refuse to; what is too large or too early is dropped."""
+        if not self._owner.is_active:
+            return
+        data = None
+        if message.data is not None:
+            data = checked_json(message.data, path="data", limit=self._limits.progress_bytes)
+        progress = Progress(
+            percent=message.percent, message=message.message, data=None if data is None else msgspec.Raw(data)
+        )
+        encoded = encode(progress)
+        check_size(len(encoded), path="progress", limit=self._limits.progress_bytes + 1024)
+        self._owner.post(ProgressReported(agent_id=_agent_id(request), message=message, progress=encoded))
+
+    def complete(self, message: Complete, request: Request) -> None:
+        """`complete`: answered once the result is committed."""
+        result = checked_json(message.result, path="result", limit=self._limits.result_bytes)
+        agent_id = _agent_id(request)
+        self._owner.request(
+            request,
+            lambda ticket: ResultReported(
+                ticket=ticket,
+                agent_id=agent_id,
+                task_id=message.task_id,
+                attempt=message.attempt,
+                incarnation=message.incarnation,
+                result=result,
+            ),
+        )
+
+    def fail(self, message: Fail, request: Request) -> None:
+        """`fail`: answered once the failure is committed."""
+        check_size(len(encode(message.error)), path="error", limit=self._limits.error_bytes)
+        agent_id = _agent_id(request)
+        self._owner.request(
+            request,
+            lambda ticket: FailureReported(
+                ticket=ticket,
+                agent_id=agent_id,
+                task_id=message.task_id,
+                attempt=message.attempt,
+                incarnation=message.incarnation,
+                error=message.error,
+            ),
+        )
+
+    def leave(self, message: Leave, request: Request) -> None:
+        """`leave`."""
+        agent_id = _agent_id(request)
+        self._owner.request(
+            request,
+            lambda ticket: AgentLeft(
+                ticket=ticket, agent_id=agent_id, incarnation=message.incarnation, reason=message.reason
+            ),
+        )
+
+
+def _agent_id(request: Request) -> str:
+    assert request.agent_id is not None  # noqa: S101 - these subjects have the token, and the server checked it
+    return request.agent_id

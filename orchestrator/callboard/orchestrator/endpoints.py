@@ -1,0 +1,72 @@
+"""The whole subject surface of a pool on one screen (protocol, section 1): who handles what."""
+
+from collections.abc import Callable
+from typing import Any
+
+from callboard.bus.serve import Endpoint, Handle, answering
+from callboard.orchestrator.agent_requests import AgentRequests
+from callboard.orchestrator.fleet_requests import FleetRequests
+from callboard.orchestrator.owner import PoolOwner
+from callboard.orchestrator.task_requests import TaskRequests
+from callboard.schemas import agents, tasks
+from callboard.schemas.base import Nothing
+from callboard.schemas.status import SystemStatus
+
+
+def endpoints_of(
+    owner: PoolOwner,
+    task: TaskRequests,
+    fleet: FleetRequests,
+    agent: AgentRequests,
+    status: Callable[[], SystemStatus],
+) -> list[Endpoint[Any]]:
+    """Every endpoint of the pool that `owner` owns."""
+    at = owner.subjects
+
+    def client(family: str, verb: str, request: type[Any], handle: Handle[Any], description: str) -> Endpoint[Any]:
+        subject = at.tasks(verb) if family == "tasks" else at.agents(verb)
+        return Endpoint(
+            name=f"{family}_{verb}", subject=subject, request=request, handle=handle, description=description
+        )
+
+    def agents_own(verb: str, request: type[Any], handle: Handle[Any], description: str) -> Endpoint[Any]:
+        return Endpoint(
+            name=f"agent_{verb}",
+            subject=at.from_agent("*", verb),
+            request=request,
+            handle=handle,
+            description=description,
+            expects_reply=verb != "progress",
+        )
+
+    def reading(handler: Any) -> Handle[Any]:  # noqa: ANN401 - handlers differ in what they take and answer
+        return answering(handler, owner.spawn)
+
+    return [
+        Endpoint(
+            name="status",
+            subject=at.status,
+            request=Nothing,
+            handle=lambda _, request: request.answer(status()),
+            description="The pool's state in one document",
+        ),
+        client("tasks", "submit", tasks.TaskSpec, task.submit, "Accept a task; answered after the commit"),
+        client("tasks", "get", tasks.GetTask, reading(task.get), "A task by id or key"),
+        client("tasks", "list", tasks.ListTasks, reading(task.page), "Tasks, newest first"),
+        client("tasks", "wait", tasks.WaitTask, task.wait, "A task once it is final, or at the time-out"),
+        client("tasks", "cancel", tasks.CancelTask, task.cancel, "Cancel a task"),
+        client("tasks", "complete", tasks.CompleteTask, task.complete, "Finish a task with a result"),
+        client("tasks", "retry", tasks.RetryTask, task.retry, "Run a failed task again, as a new one"),
+        client("agents", "list", agents.ListAgents, fleet.page, "Agents, by id"),
+        client("agents", "get", agents.GetAgent, fleet.get, "An agent"),
+        client("agents", "spawn", agents.SpawnAgent, reading(fleet.spawn), "Start an agent of a role"),
+        client("agents", "drain", agents.AgentVerb, fleet.drain, "Give an agent nothing new"),
+        client("agents", "resume", agents.AgentVerb, fleet.resume, "Give an agent tasks again"),
+        client("agents", "shutdown", agents.AgentVerb, fleet.shut_down, "Stop an agent"),
+        agents_own("register", agents.Register, agent.register, "An agent signs in"),
+        agents_own("heartbeat", agents.Heartbeat, agent.heartbeat, "An agent lives, and lists what it runs"),
+        agents_own("complete", agents.Complete, agent.complete, "An agent reports a result"),
+        agents_own("fail", agents.Fail, agent.fail, "An agent reports a failure"),
+        agents_own("progress", agents.ReportProgress, agent.progress, "An agent reports progress"),
+        agents_own("leave", agents.Leave, agent.leave, "An agent says goodbye"),
+    ]

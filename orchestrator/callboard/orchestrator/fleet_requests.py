@@ -1,0 +1,102 @@
+"""Clients' and operators' requests about agents: list, get, spawn, drain, resume, shutdown."""
+
+import secrets
+
+import msgspec
+
+from callboard.bus.serve import Request
+from callboard.orchestrator.core.events import (
+    AgentSpawned,
+    DrainRequested,
+    ResumeRequested,
+    ShutdownRequested,
+    SpawnAbandoned,
+)
+from callboard.orchestrator.core.views import AgentFilter, agent_document, list_agents
+from callboard.orchestrator.launcher import Launcher
+from callboard.orchestrator.owner import PoolOwner
+from callboard.schemas.agents import (
+    AgentDocument,
+    AgentPage,
+    AgentVerb,
+    GetAgent,
+    ListAgents,
+    SpawnAgent,
+    SpawnAnswer,
+)
+from callboard.schemas.errors import AgentNotFoundError, InvalidRequestError, OrchestratorError
+from callboard.schemas.names import is_name
+from callboard.schemas.vocabulary import AgentState
+
+DEFAULT_LIMIT = 50
+_GONE = frozenset({AgentState.OFFLINE, AgentState.STOPPED})
+
+
+class FleetRequests:
+    """Handles `agents.*` for one owner."""
+
+    def __init__(self, owner: PoolOwner, launcher: Launcher) -> None:
+        self._owner = owner
+        self._launcher = launcher
+        self._pool = owner.lease.pool
+
+    def page(self, message: ListAgents, request: Request) -> None:
+        """`agents.list`: from memory; the cursor is the last agent id."""
+        if message.cursor is not None and not is_name(message.cursor):
+            raise InvalidRequestError("cursor: not one of ours", path="cursor")
+        wanted = AgentFilter(state=message.state, capability=message.capability, after=message.cursor or "")
+        limit = message.limit or DEFAULT_LIMIT
+        agents: list[AgentDocument] = []
+        cursor = None
+        for document in list_agents(self._owner.machine.pool, wanted):
+            if len(agents) == limit:
+                cursor = agents[-1].agent_id
+                break
+            agents.append(document)
+        request.answer(AgentPage(agents=agents, cursor=cursor))
+
+    def get(self, message: GetAgent, request: Request) -> None:
+        """`agents.get`."""
+        pool = self._owner.machine.pool
+        agent = pool.agents.get(message.agent_id)
+        if agent is None:
+            raise AgentNotFoundError(f"there is no agent {message.agent_id}", agent_id=message.agent_id)
+        request.answer(agent_document(pool, agent))
+
+    async def spawn(self, message: SpawnAgent, _request: Request) -> SpawnAnswer:
+        """`agents.spawn`: answered once the agent is online."""
+        self._owner.require_active()
+        agent_id = message.agent_id or f"{message.role[:48]}-{secrets.token_hex(4)}"
+        known = self._owner.machine.pool.agents.get(agent_id)
+        is_ours = self._launcher.find(self._pool, agent_id) is not None
+        if known is not None and not is_ours and known.state not in _GONE:
+            raise InvalidRequestError(f"agent_id {agent_id} is in use by a live agent", path="agent_id")
+        if not is_ours:
+            self._owner.post(AgentSpawned(agent_id=agent_id))
+        try:
+            spawned = await self._launcher.spawn(msgspec.structs.replace(message, agent_id=agent_id), pool=self._pool)
+        except OrchestratorError:
+            if not is_ours:
+                self._owner.post(SpawnAbandoned(agent_id=agent_id))
+            raise
+        return SpawnAnswer(agent_id=agent_id, state=spawned.state)
+
+    def drain(self, message: AgentVerb, request: Request) -> None:
+        """`agents.drain`."""
+        self._owner.request(
+            request,
+            lambda ticket: DrainRequested(ticket=ticket, agent_id=message.agent_id, grace_ms=message.grace_ms),
+        )
+
+    def resume(self, message: AgentVerb, request: Request) -> None:
+        """`agents.resume`."""
+        self._owner.request(request, lambda ticket: ResumeRequested(ticket=ticket, agent_id=message.agent_id))
+
+    def shut_down(self, message: AgentVerb, request: Request) -> None:
+        """`agents.shutdown`."""
+        self._owner.request(
+            request,
+            lambda ticket: ShutdownRequested(
+                ticket=ticket, agent_id=message.agent_id, grace_ms=message.grace_ms, reason=message.reason
+            ),
+        )

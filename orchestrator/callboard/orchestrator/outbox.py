@@ -1,0 +1,128 @@
+"""Doing what the core decided: answers, messages to agents, events, and what is measured by them.
+
+Everything here happens after the commit, and only while the owner trusts its lease (`owner`). What cannot be sent
+because NATS is away is not kept: offers are repeated by the core, the rest is carried by heartbeats and queries.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import structlog
+
+from callboard.bus.connection import Bus
+from callboard.orchestrator.core.effects import (
+    Answer,
+    Effect,
+    PublishAgent,
+    PublishTask,
+    Refuse,
+    SendCancel,
+    SendDrain,
+    SendOffer,
+    SendShutdown,
+    StopProcess,
+)
+from callboard.orchestrator.offers import AgentLink
+from callboard.orchestrator.store.port import OfferContent
+from callboard.orchestrator.telemetry import Telemetry
+from callboard.orchestrator.tickets import Ticket
+from callboard.schemas.codec import encode
+from callboard.schemas.errors import OrchestratorError
+from callboard.schemas.subjects import Subjects
+from callboard.schemas.tasks import SubmitAnswer
+from callboard.schemas.vocabulary import AgentState, TaskState
+
+log = structlog.get_logger("callboard.orchestrator")
+
+
+class Outbox:
+    """Does the effects of one pool."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        subjects: Subjects,
+        *,
+        telemetry: Telemetry,
+        link: AgentLink,
+        on_agent: Callable[[str, AgentState], None],
+        on_stop_process: Callable[[str, int], None],
+    ) -> None:
+        self._bus = bus
+        self._subjects = subjects
+        self._telemetry = telemetry
+        self._link = link
+        self._on_agent = on_agent
+        self._on_stop_process = on_stop_process
+        self._verbs: Final[dict[type[Any], Callable[[Any], None]]] = {
+            Answer: self._answer,
+            Refuse: self._refuse,
+            SendCancel: link.cancel,
+            SendDrain: link.drain,
+            SendShutdown: link.shut_down,
+            StopProcess: self._stop_process,
+            PublishTask: self._publish_task,
+            PublishAgent: self._publish_agent,
+        }
+
+    def do(self, effect: Effect) -> None:
+        """Do one effect; those that need the database are the owner's."""
+        self._verbs[type(effect)](effect)
+
+    def offer(self, effect: SendOffer, content: OfferContent) -> None:
+        """Send an offer."""
+        self._telemetry.offered()
+        self._link.offer(effect, content)
+
+    def _answer(self, effect: Answer) -> None:
+        ticket = effect.ticket
+        assert isinstance(ticket, Ticket)  # noqa: S101 - this shell makes every ticket
+        if isinstance(effect.message, SubmitAnswer):
+            self._telemetry.submit_answered(ticket.age_ms)
+        ticket.answer(effect.message)
+
+    def _refuse(self, effect: Refuse) -> None:
+        assert isinstance(effect.ticket, Ticket)  # noqa: S101 - this shell makes every ticket
+        effect.ticket.refuse(effect.error)
+
+    def _stop_process(self, effect: StopProcess) -> None:
+        self._on_stop_process(effect.agent_id, effect.grace_ms)
+
+    def _publish_task(self, effect: PublishTask) -> None:
+        event = effect.event
+        self._send(self._subjects.task_event(event.state, event.task_id), event)
+        self._measure(effect)
+        log.debug(
+            "task changed",
+            task_id=event.task_id,
+            pool=event.pool,
+            state=event.state.value,
+            attempt=event.attempt,
+            agent_id=event.agent_id,
+            reason=event.reason,
+        )
+
+    def _measure(self, effect: PublishTask) -> None:
+        event, telemetry = effect.event, self._telemetry
+        if event.version == 1:
+            telemetry.submitted(effect.priority)
+        if event.outcome is not None:
+            telemetry.attempt_ended(event.outcome, effect.run_ms)
+        if event.state is TaskState.ASSIGNED and effect.queued_ms is not None:
+            telemetry.dispatched(effect.queued_ms)
+        if event.state.is_final and effect.total_ms is not None:
+            telemetry.finished(event.state, effect.total_ms)
+
+    def _publish_agent(self, effect: PublishAgent) -> None:
+        event = effect.event
+        self._send(self._subjects.agent_event(event.state, event.agent_id), event)
+        log.info(
+            "agent changed", agent_id=event.agent_id, pool=event.pool, state=event.state.value, reason=event.reason
+        )
+        self._on_agent(event.agent_id, event.state)
+
+    def _send(self, subject: str, event: object) -> None:
+        try:
+            self._bus.send(subject, encode(event))
+        except OrchestratorError as error:
+            log.info("event not sent", subject=subject, reason=error.message)

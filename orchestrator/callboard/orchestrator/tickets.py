@@ -1,0 +1,64 @@
+"""Requests that wait for a decision: each is answered once, and none waits for ever.
+
+When a commit is in doubt, everyone who waits for it is told so (`outcome_unknown`); what comes out later for them is
+dropped here.
+"""
+
+from time import perf_counter
+
+from callboard.bus.serve import Request
+from callboard.schemas.errors import OrchestratorError
+
+
+class Ticket:
+    """One request in the machine's hands."""
+
+    __slots__ = ("_book", "began", "request")
+
+    def __init__(self, book: "TicketBook", request: Request) -> None:
+        self._book = book
+        self.request = request
+        self.began = perf_counter()
+
+    def answer(self, message: object) -> None:
+        """Answer, unless that was done."""
+        if self._book.close(self):
+            self.request.answer(message)
+
+    def refuse(self, error: OrchestratorError) -> None:
+        """Refuse, unless it was answered."""
+        if self._book.close(self):
+            self.request.refuse(error)
+
+    @property
+    def age_ms(self) -> float:
+        """Milliseconds since the request came."""
+        return (perf_counter() - self.began) * 1000
+
+
+class TicketBook:
+    """The open tickets of one pool."""
+
+    def __init__(self) -> None:
+        self._open: set[Ticket] = set()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def open(self, request: Request) -> Ticket:
+        """A ticket for `request`."""
+        ticket = Ticket(self, request)
+        self._open.add(ticket)
+        return ticket
+
+    def close(self, ticket: Ticket) -> bool:
+        """Whether the ticket was open; it is not any more."""
+        if ticket in self._open:
+            self._open.remove(ticket)
+            return True
+        return False
+
+    def refuse_all(self, error: OrchestratorError) -> None:
+        """Refuse everyone who still waits."""
+        for ticket in list(self._open):
+            ticket.refuse(error)

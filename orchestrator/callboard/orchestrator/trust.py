@@ -1,0 +1,46 @@
+"""How long this replica may believe that a pool is its own.
+
+The lease in the database runs from the moment the database wrote it; trust runs from the moment *before* the write was
+sent, by the local monotonic clock, so that it always ends first. It is checked before every effect. A replica that is
+deaf on the bus does not renew: it must not keep a pool that it cannot serve.
+"""
+
+from time import monotonic
+from typing import Final
+
+HEARD_S: Final = 2.0
+"""How old the answer to the owner's own request over NATS may be, in seconds."""
+
+
+class Trust:
+    """Trust in one lease."""
+
+    __slots__ = ("_heard_s", "_lease_s", "_until_s")
+
+    def __init__(self, *, lease_ms: int, began_s: float) -> None:
+        self._lease_s = lease_ms / 1000
+        self._until_s = began_s + self._lease_s
+        self._heard_s = monotonic()
+
+    def extend(self, began_s: float) -> None:
+        """The lease was written by a request that was sent at `began_s` (monotonic seconds)."""
+        self._until_s = began_s + self._lease_s
+
+    def heard(self) -> None:
+        """Our own request came back over NATS."""
+        self._heard_s = monotonic()
+
+    @property
+    def holds(self) -> bool:
+        """Whether the pool is ours beyond doubt."""
+        return monotonic() < self._until_s
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether NATS carries our messages."""
+        return monotonic() - self._heard_s < HEARD_S
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the lease was extended, at most."""
+        return monotonic() - (self._until_s - self._lease_s)
