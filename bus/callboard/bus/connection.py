@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Callable, Mapping
+from time import monotonic
 from types import TracebackType
 from typing import Final, Self
 
@@ -69,9 +70,8 @@ class Bus:
         self._on_change = on_change
         self._link: Link | None = None
         self._keeper: asyncio.Task[None] | None = None
-        self._changed = asyncio.Event()
         self._closed = False
-        self._failure = ""
+        self._delay_s = options.retry_min_s
         self._sid = 0
         self._subscriptions: dict[int, BusSubscription] = {}
         self._nuid = NUID()
@@ -101,12 +101,9 @@ class Bus:
         """
         bus = cls(options or BusOptions(), on_change)
         bus._options.ssl_context()  # a certificate that cannot be read is found here, not in the background
-        bus._keeper = asyncio.create_task(bus._keep(), name="callboard-bus")
-        try:
-            await bus._first_connection(wait=wait)
-        except BaseException:
-            await bus.close()
-            raise
+        link = await bus._dial(first=True, wait=wait)
+        bus._announce(BusState.CONNECTED, link.address)
+        bus._keeper = asyncio.create_task(bus._keep(link), name="callboard-bus")
         return bus
 
     @property
@@ -235,34 +232,23 @@ class Bus:
             with contextlib.suppress(UnavailableError):
                 self._link.post(unsubscribe_frame(sid))
 
-    async def _first_connection(self, *, wait: bool) -> None:
-        while not self.connected:
-            self._changed.clear()
-            await self._changed.wait()
-            if self._keeper is not None and self._keeper.done():
-                self._keeper.result()
-            if self._failure and not wait:
-                raise UnavailableError(f"NATS cannot be reached: {self._failure}")
+    async def _keep(self, link: Link) -> None:
+        """Watch the connection and dial again, until `close`."""
+        while True:
+            connected_at = monotonic()
+            reason = await asyncio.shield(link.lost)
+            self._link = None
+            self._requests.fail_all(OutcomeUnknownError(f"the connection was lost before the answer: {reason}"))
+            self._announce(BusState.DISCONNECTED, reason)
+            await link.discard()
+            if monotonic() - connected_at > self._options.retry_max_s:
+                self._delay_s = self._options.retry_min_s
+            await self._pause()
+            link = await self._dial()
+            self._announce(BusState.RECONNECTED, link.address)
 
-    async def _keep(self) -> None:
-        """Dial, watch, dial again, until `close`; a configuration that cannot be used ends the first dialling only."""
-        state = BusState.CONNECTED
-        try:
-            while True:
-                link = await self._dial_until_connected(first=state is BusState.CONNECTED)
-                self._announce(state, link.address)
-                state = BusState.RECONNECTED
-                reason = await asyncio.shield(link.lost)
-                self._link = None
-                self._requests.fail_all(OutcomeUnknownError(f"the connection was lost before the answer: {reason}"))
-                self._announce(BusState.DISCONNECTED, reason)
-                await link.discard()
-                await self._pause(0, self._options.retry_min_s)
-        finally:
-            self._changed.set()
-
-    async def _dial_until_connected(self, *, first: bool) -> Link:
-        delay_s = self._options.retry_min_s
+    async def _dial(self, *, first: bool = False, wait: bool = True) -> Link:
+        """A link that is set up; a configuration that cannot be used ends the first dialling only."""
         while True:
             reasons: list[str] = []
             for url in self._options.servers:
@@ -272,13 +258,16 @@ class Bus:
                     if first and isinstance(error, ConfigurationError):
                         raise
                     reasons.append(f"{address(url)}: {str(error) or type(error).__name__}")
-            self._announce(BusState.FAILED, "; ".join(reasons))
-            await self._pause(self._options.retry_min_s / 2, delay_s)
-            delay_s = min(delay_s * 2, self._options.retry_max_s)
+            reason = "; ".join(reasons)
+            self._announce(BusState.FAILED, reason)
+            if not wait:
+                raise UnavailableError(f"NATS cannot be reached: {reason}")
+            await self._pause()
 
-    async def _pause(self, least_s: float, most_s: float) -> None:
-        """Jitter: a thousand agents must not come back in the same instant."""
-        await asyncio.sleep(self._jitter.uniform(least_s, most_s))
+    async def _pause(self) -> None:
+        """Back off with jitter: a thousand agents must not come back in the same instant, nor one in a tight loop."""
+        await asyncio.sleep(self._jitter.uniform(self._options.retry_min_s / 2, self._delay_s))
+        self._delay_s = min(self._delay_s * 2, self._options.retry_max_s)
 
     async def _set_up(self, url: str) -> Link:
         """Connect and subscribe to all; the server has confirmed it when this returns."""
@@ -297,10 +286,8 @@ class Bus:
         return link
 
     def _announce(self, state: BusState, reason: str) -> None:
-        self._failure = reason if state is BusState.FAILED else ""
         level = log.info if state in (BusState.CONNECTED, BusState.RECONNECTED, BusState.CLOSED) else log.warning
         level("bus changed", state=state.value, reason=reason)
-        self._changed.set()
         if self._on_change is not None:
             try:
                 self._on_change(BusChange(state, reason))
