@@ -43,8 +43,8 @@ class Client(TaskCalls, AgentCalls):
         """A client with a connection that is kept, and closed at the end of the block.
 
         Args:
-            url: `nats://host:port`, several separated by commas, or all options; `None`: as the `NATS_*` variables
-                and context files say, as the `nats` command reads them.
+            url: `nats://host:port`, several parted by commas; what else is needed (and all, for `None`) comes from
+                the `NATS_*` variables and context files, as the `nats` command reads them. Or all options.
             pool: whose tasks and agents.
             prefix: the first token of all subjects.
             timeout_s: how long to try to connect; 0 tries each server once.
@@ -54,10 +54,7 @@ class Client(TaskCalls, AgentCalls):
             ConfigurationError: the address or the credentials cannot be used.
             UnavailableError: no server could be reached in time; the message has the last reason.
         """
-        if url is None:
-            options = options_from_environment()
-        else:
-            options = BusOptions(servers=tuple(url.split(","))) if isinstance(url, str) else url
+        options = url if isinstance(url, BusOptions) else options_from_environment(url=url)
         bus = await _connect(options, timeout_s, on_change)
         try:
             yield cls(bus, pool=pool, prefix=prefix)

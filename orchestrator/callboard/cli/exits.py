@@ -1,0 +1,61 @@
+"""How a command ends: the exit statuses, and an error as the one line that a person reads."""
+
+from enum import IntEnum
+from typing import Final
+
+from callboard.schemas.errors import InvalidRequestError, OrchestratorError
+
+_FIRST_SERVER_NUMBER: Final = 500
+_RATE_NUMBER: Final = 429
+
+
+class ExitStatus(IntEnum):
+    """What a script can rely on."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    REFUSED = 3
+    UNAVAILABLE = 4
+    INTERRUPTED = 130
+    BROKEN_PIPE = 141
+
+
+EXIT_HELP: Final = """\
+Exit status:
+  0    done; with a wait: the task succeeded
+  1    the awaited task failed, was cancelled, expired or quarantined
+  2    the command line or the configuration is wrong
+  3    refused or not found: repeating it will not help
+  4    unavailable, over a limit, or not known in time: it may work later
+  130  interrupted
+  141  whoever read the output has gone"""
+
+_HINTS: Final = {
+    "task_not_found": "see: callboard list",
+    "agent_not_found": "see: callboard agents",
+    "key_conflict": "use another --key, or send the same content",
+    "payload_too_large": "keep large data elsewhere and submit where it is",
+    "task_delegation_failed": "see: callboard agents",
+    "resource_limit": "try again later",
+}
+
+
+class UsageError(InvalidRequestError):
+    """The command line asks for what cannot be."""
+
+
+def status_of(error: OrchestratorError) -> ExitStatus:
+    """The exit status for an error."""
+    if error.code == "task_failed":
+        return ExitStatus.FAILED
+    if isinstance(error, UsageError) or error.code == "configuration_error":
+        return ExitStatus.USAGE
+    later = error.number >= _FIRST_SERVER_NUMBER or error.number == _RATE_NUMBER
+    return ExitStatus.UNAVAILABLE if later else ExitStatus.REFUSED
+
+
+def line_of(error: OrchestratorError) -> str:
+    """What happened, and what to do about it when the error itself does not say."""
+    hint = _HINTS.get(error.code)
+    return f"{error.message} ({hint})" if hint else error.message
