@@ -41,7 +41,7 @@ INHERITED: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpawnedAgent:
-    """A spawned agent as the launcher knows it: `starting`, `online`, `draining` while it is being stopped, `stopped`."""
+    """A spawned agent as the launcher knows it: `starting`, `online`, `draining` (being stopped), `stopped`."""
 
     pool: str
     agent_id: str

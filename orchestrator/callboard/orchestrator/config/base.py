@@ -1,4 +1,4 @@
-"""The base of all settings: frozen, keyword-only, strict, and shown without its secrets, also in a traceback or a log."""
+"""The base of all settings: frozen, keyword-only, strict, and shown without its secrets, also in a traceback."""
 
 import msgspec
 

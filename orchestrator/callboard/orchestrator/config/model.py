@@ -99,7 +99,7 @@ class OrchestratorConfig(Settings, frozen=True, kw_only=True):
         tuple[InboxPrefix, ...], Meta(description="What a reply subject must start with, dot included", min_length=1)
     ] = ("_INBOX.",)
 
-    roles: dict[str, RoleSettings] = {}
+    roles: dict[str, RoleSettings] = msgspec.field(default_factory=dict[str, RoleSettings])
     spawn_timeout_seconds: Annotated[
         float, Meta(description="How long a spawned agent may take to come online", gt=0, le=3600)
     ] = 30.0
