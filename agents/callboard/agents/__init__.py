@@ -3,5 +3,6 @@
 from callboard.agents.agent import Agent
 from callboard.agents.context import TaskContext
 from callboard.agents.errors import TaskCancelled, TaskFailed
+from callboard.agents.exec import ExecAgent
 
-__all__ = ["Agent", "TaskCancelled", "TaskContext", "TaskFailed"]
+__all__ = ["Agent", "ExecAgent", "TaskCancelled", "TaskContext", "TaskFailed"]

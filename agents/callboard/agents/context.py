@@ -95,7 +95,9 @@ class TaskContext:
         if percent is not None and not 0 <= percent <= 100:  # noqa: PLR2004 - per cent
             raise ValueError(f"percent must be from 0 to 100, not {percent}")
         self._report(
-            Progress(percent=percent, message=message, data=None if data is None else msgspec.Raw(encode(data)))
+            Progress(
+                percent=percent, message=message, data=msgspec.UNSET if data is None else msgspec.Raw(encode(data))
+            )
         )
 
     async def progress(self, percent: float | None = None, message: str | None = None, data: object = None) -> None:
