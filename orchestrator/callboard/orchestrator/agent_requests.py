@@ -60,14 +60,11 @@ class AgentRequests:
         """`progress`: published, so there is nobody to refuse to; what is too large or too early is dropped."""
         if not self._owner.is_active:
             return
-        data = None
-        if message.data is not None:
-            data = checked_json(message.data, path="data", limit=self._limits.progress_bytes)
-        progress = Progress(
-            percent=message.percent, message=message.message, data=None if data is None else msgspec.Raw(data)
-        )
-        encoded = encode(progress)
-        check_size(len(encoded), path="progress", limit=self._limits.progress_bytes + 1024)
+        data = message.data
+        if data is not msgspec.UNSET:
+            data = msgspec.Raw(checked_json(data, path="data", limit=self._limits.progress_bytes))
+        encoded = encode(Progress(percent=message.percent, message=message.message, data=data))
+        check_size(len(encoded), path="progress", limit=self._limits.progress_bytes)
         self._owner.post(ProgressReported(agent_id=_agent_id(request), message=message, progress=encoded))
 
     def complete(self, message: Complete, request: Request) -> None:

@@ -1,4 +1,4 @@
-"""Callers of `tasks.wait`: told when their task is final, or at their time-out how it stands; their number is bounded."""
+"""Callers of `tasks.wait`: told when their task is final, or at the time-out how it stands. Bounded in number."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable

@@ -1,0 +1,95 @@
+"""`callboard dev`: everything on this machine, in one process group, on loopback, behind a generated token.
+
+When it is ready it prints its addresses and writes `<data-dir>/callboard.json`; that file goes when it stops.
+"""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import uvloop
+
+from callboard.orchestrator.config import OrchestratorMode, load_config
+from callboard.orchestrator.logs import configure_logs
+from callboard.orchestrator.serve import until_signal
+from callboard.orchestrator.service import Orchestrator
+
+ADDRESS_FILE: Final = "callboard.json"
+
+
+class Addresses(msgspec.Struct, frozen=True, kw_only=True):
+    """What `callboard.json` holds: where everything is, and the process that started it."""
+
+    nats_url: str
+    http_url: str | None
+    database_url: str | None
+    pid: int
+
+
+def run_dev(*, data_dir: Path, nats_port: int, http_port: int, config_file: Path | None = None) -> int:
+    """Run until a signal; the exit status.
+
+    Raises:
+        ConfigurationError: With every mistake at once.
+        EmbeddedServerError: The data directory belongs to another process, or a server does not start.
+    """
+    # What the environment says of other servers is not meant: this command brings its own.
+    environ = {
+        name: value for name, value in os.environ.items() if not name.startswith("NATS_") and name != "DATABASE_URL"
+    }
+    arguments = {"data_dir": str(data_dir), "http_port": http_port, "http_host": "127.0.0.1"}
+    config = load_config(file=config_file, environ=environ, arguments=arguments).config
+    if config.mode is OrchestratorMode.PRODUCTION:
+        config = msgspec.structs.replace(config, mode=OrchestratorMode.DEVELOPMENT)
+    configure_logs(config)
+    return uvloop.run(_dev(Orchestrator(config, nats_port=nats_port), data_dir))
+
+
+async def _dev(orchestrator: Orchestrator, data_dir: Path) -> int:
+    stopped = asyncio.create_task(until_signal())
+    starting = asyncio.create_task(orchestrator.start())
+    await asyncio.wait([stopped, starting], return_when=asyncio.FIRST_COMPLETED)
+    file = data_dir / ADDRESS_FILE
+    try:
+        if starting.done():
+            starting.result()
+            addresses = Addresses(
+                nats_url=orchestrator.nats_url or "",
+                http_url=orchestrator.http_url,
+                database_url=orchestrator.database_url,
+                pid=os.getpid(),
+            )
+            _write(file, addresses)
+            sys.stdout.write(_welcome(addresses, file))
+            sys.stdout.flush()
+            await stopped
+        else:
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+    finally:
+        stopped.cancel()
+        if starting.done() and not starting.cancelled() and starting.exception() is None:
+            file.unlink(missing_ok=True)
+        await orchestrator.shutdown()
+    return 0
+
+
+def _write(file: Path, addresses: Addresses) -> None:
+    """The token is in it: for our eyes only, and never half written."""
+    draft = file.with_suffix(".tmp")
+    draft.touch(mode=0o600)
+    draft.write_bytes(msgspec.json.format(msgspec.json.encode(addresses)))
+    draft.replace(file)
+
+
+def _welcome(addresses: Addresses, file: Path) -> str:
+    return (
+        "Callboard is ready. Ctrl-C stops it.\n"
+        f"  NATS      {addresses.nats_url}\n"
+        f"  HTTP      {addresses.http_url}  (/metrics, /healthz, /readyz)\n"
+        f"  Postgres  {addresses.database_url}\n"
+        f"  {file}\n"
+    )

@@ -1,0 +1,238 @@
+"""One replica's stand for one pool: take the lease whenever it is free, and own the pool as long as it lasts.
+
+The protocol of ownership:
+
+1. `acquire` raises the epoch; whoever held the pool before is fenced by its next write.
+2. The committed state is loaded.
+3. `event.owner` is published, then the pool's subjects are subscribed: a former owner that hears it lets go, and the
+   first answer comes from an owner that everyone can know.
+4. At a graceful stop the subjects go first, then what is decided is finished, then the lease is released.
+"""
+
+import asyncio
+import secrets
+from dataclasses import dataclass
+from time import monotonic
+from typing import Final
+
+import msgspec
+import structlog
+
+from callboard.bus.connection import Bus, BusMessage, BusSubscription
+from callboard.bus.micro import MicroService
+from callboard.bus.replies import DropReason
+from callboard.bus.serve import Server
+from callboard.orchestrator.agent_requests import AgentRequests
+from callboard.orchestrator.config import OrchestratorConfig
+from callboard.orchestrator.core.settings import CoreSettings
+from callboard.orchestrator.endpoints import endpoints_of
+from callboard.orchestrator.fleet_requests import FleetRequests
+from callboard.orchestrator.ids import TaskIds
+from callboard.orchestrator.launcher import Launcher
+from callboard.orchestrator.metrics import Metrics
+from callboard.orchestrator.owner import PoolOwner
+from callboard.orchestrator.pool_telemetry import PoolTelemetry
+from callboard.orchestrator.status import ProcessFacts, system_status
+from callboard.orchestrator.store.port import FencedError, Lease, Store, StoreUnavailableError
+from callboard.orchestrator.task_requests import TaskRequests
+from callboard.orchestrator.telemetry import Telemetry
+from callboard.schemas.codec import encode
+from callboard.schemas.errors import OrchestratorError
+from callboard.schemas.status import OwnerEvent
+from callboard.schemas.subjects import Subjects
+from callboard.schemas.times import to_instant
+from callboard.schemas.vocabulary import AgentState
+
+log = structlog.get_logger("callboard.orchestrator")
+
+ACQUIRE_EVERY_S: Final = 0.3
+"""How often a replica in waiting tries for the lease: a crash is noticed when it has expired, so that fail-over takes
+the lease's length and this."""
+_OWNER_EVENT = msgspec.json.Decoder(OwnerEvent)
+_ONLINE = frozenset({AgentState.ONLINE, AgentState.DRAINING})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Premises:
+    """What all pools of a process share."""
+
+    config: OrchestratorConfig
+    bus: Bus
+    store: Store
+    launcher: Launcher
+    metrics: Metrics | None
+    ids: TaskIds
+    facts: ProcessFacts
+    holder: str
+    """Unique to this process: whoever has the lease."""
+
+
+class PoolKeeper:
+    """Stands for one pool until `stop`."""
+
+    def __init__(self, pool: str, premises: Premises) -> None:
+        self.pool = pool
+        self.owner: PoolOwner | None = None
+        """The owner, while the pool is ours."""
+        self.owned = asyncio.Event()
+        """Set once the pool was ours and served."""
+        self._premises = premises
+        self._subjects = Subjects(pool, premises.config.prefix)
+        self._server: Server | None = None
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Take, own, lose, and take again, until `stop`."""
+        while not self._stopping.is_set():
+            began_s = monotonic()
+            try:
+                lease = await self._premises.store.acquire(
+                    self.pool,
+                    holder=self._premises.holder,
+                    replica=self._premises.config.replica,
+                    lease_ms=self._premises.config.pool_lease_ms,
+                )
+                if lease is not None:
+                    await self._own(lease, began_s)
+                    continue
+            except StoreUnavailableError as error:
+                log.warning("pool waits for the database", pool=self.pool, reason=str(error))
+            except FencedError as error:
+                log.warning("pool was taken meanwhile", pool=self.pool, reason=str(error))
+            except Exception:
+                # A bug must not leave the pool without anyone who stands for it: the state is committed, so begin anew.
+                log.exception("owning the pool failed", pool=self.pool)
+            await self._pause()
+
+    async def stop(self) -> None:
+        """Serve no more, finish what is decided, release the lease. May be called twice."""
+        self._stopping.set()
+        if self._server is not None:
+            await self._server.stop()
+        if self.owner is not None:
+            self.owner.stop()
+
+    async def _pause(self) -> None:
+        try:
+            async with asyncio.timeout(ACQUIRE_EVERY_S):
+                await self._stopping.wait()
+        except TimeoutError:
+            return
+
+    async def _own(self, lease: Lease, began_s: float) -> None:
+        premises, config = self._premises, self._premises.config
+        telemetry = Telemetry() if premises.metrics is None else PoolTelemetry(premises.metrics, self.pool)
+        owner = PoolOwner(
+            bus=premises.bus,
+            store=premises.store,
+            lease=lease,
+            began_s=began_s,
+            subjects=self._subjects,
+            settings=core_settings(config),
+            telemetry=telemetry,
+            lease_ms=config.pool_lease_ms,
+            batch_max=config.batch_max,
+            max_waiters=config.max_waiters,
+            on_agent=self._on_agent,
+            on_stop_process=self._on_stop_process,
+            seed=secrets.randbits(64),
+        )
+        reason = "could not start"
+        try:
+            await owner.load()
+            reason = await self._serve(owner)
+        except OrchestratorError as error:
+            reason = error.message
+        finally:
+            self.owner = None
+            if premises.metrics is not None:
+                premises.metrics.forget_pool(self.pool)
+            log.info("pool let go", pool=self.pool, epoch=lease.epoch, reason=reason)
+            await self._release(lease)
+
+    async def _serve(self, owner: PoolOwner) -> str:
+        premises, lease = self._premises, owner.lease
+        task = TaskRequests(owner, premises.config.limits, premises.ids)
+        fleet = FleetRequests(owner, premises.launcher)
+        agent = AgentRequests(owner, premises.config.limits)
+        server = Server(
+            premises.bus,
+            endpoints_of(owner, task, fleet, agent, lambda: system_status(owner, premises.facts)),
+            own_root=self._subjects.root,
+            reply_prefixes=premises.config.reply_prefixes,
+            on_drop=self._on_drop,
+        )
+        micro = MicroService(
+            premises.bus,
+            "callboard" if self.pool == "default" else f"callboard_{self.pool}",
+            premises.facts.version,
+            f"Callboard: the agents and tasks of pool {self.pool}",
+            metadata={"pool": self.pool, "replica": lease.replica, "api": "v1"},
+            server=server,
+        )
+        rivals = await self._announce(owner)
+        self.owner, self._server = owner, server
+        running = asyncio.create_task(owner.run())
+        try:
+            await server.start()
+            await micro.start()
+            self.owned.set()
+            log.info("pool owned", pool=self.pool, epoch=lease.epoch, replica=lease.replica)
+            if self._stopping.is_set():
+                owner.stop()
+            return await running
+        finally:
+            owner.lose("serving ended")
+            await server.stop()
+            await micro.stop()
+            await rivals.unsubscribe()
+            await asyncio.gather(running, return_exceptions=True)
+
+    async def _announce(self, owner: PoolOwner) -> BusSubscription:
+        lease = owner.lease
+
+        def hear(message: BusMessage) -> None:
+            try:
+                event = _OWNER_EVENT.decode(message.data)
+            except msgspec.MsgspecError:
+                return
+            if event.pool == self.pool and event.epoch > lease.epoch:
+                owner.lose(f"{event.replica} owns the pool with epoch {event.epoch}")
+
+        subscription = await self._premises.bus.subscribe(self._subjects.owner_event, hear)
+        event = OwnerEvent(pool=self.pool, replica=lease.replica, epoch=lease.epoch, at=to_instant(lease.now_ms))
+        await self._premises.bus.publish(self._subjects.owner_event, encode(event))
+        return subscription
+
+    async def _release(self, lease: Lease) -> None:
+        try:
+            await self._premises.store.release(lease)
+        except StoreUnavailableError as error:
+            log.info("lease not released: it will expire", pool=self.pool, reason=str(error))
+
+    def _on_agent(self, agent_id: str, state: AgentState) -> None:
+        if state in _ONLINE:
+            self._premises.launcher.came_online(self.pool, agent_id)
+
+    def _on_stop_process(self, agent_id: str, grace_ms: int) -> None:
+        async def stop() -> None:
+            await self._premises.launcher.stop(self.pool, agent_id, grace_ms)
+
+        if self.owner is not None:
+            self.owner.spawn(stop())
+
+    def _on_drop(self, reason: DropReason) -> None:
+        if self._premises.metrics is not None:
+            self._premises.metrics.dropped_messages.labels(reason).inc()
+
+
+def core_settings(config: OrchestratorConfig) -> CoreSettings:
+    """What the core is told of the configuration."""
+    return CoreSettings(
+        strategy=config.default_task_assignment_strategy,
+        heartbeat_interval_ms=int(config.heartbeat_interval_seconds * 1000),
+        lease_intervals=config.lease_intervals,
+        offer_repeats_ms=config.offer_repeat_ms,
+        max_tasks=config.max_queued_tasks,
+        max_agents=config.max_registered_agents,
+    )

@@ -1,0 +1,87 @@
+"""The processes: `callboard serve` and `callboard migrate`, and what `dev` shares with them."""
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+from typing import Final
+
+import structlog
+import uvloop
+
+from callboard.orchestrator.config import load_config
+from callboard.orchestrator.logs import configure_logs
+from callboard.orchestrator.service import Orchestrator
+from callboard.orchestrator.store.migrate import migrate
+from callboard.schemas.errors import ConfigurationError
+
+log = structlog.get_logger("callboard.orchestrator")
+
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+async def until_signal() -> signal.Signals:
+    """Wait for Ctrl-C or SIGTERM; a second one ends the process as if nobody listened."""
+    loop = asyncio.get_running_loop()
+    received: asyncio.Future[signal.Signals] = loop.create_future()
+
+    def receive(number: signal.Signals) -> None:
+        if not received.done():
+            received.set_result(number)
+        for each in SIGNALS:
+            loop.remove_signal_handler(each)
+
+    for number in SIGNALS:
+        loop.add_signal_handler(number, receive, number)
+    return await received
+
+
+def run_serve(*, config_file: Path | None = None) -> int:
+    """Run until a signal; the exit status.
+
+    Raises:
+        ConfigurationError: With every mistake at once.
+    """
+    config = load_config(file=config_file).config
+    missing = [
+        name
+        for name, given in (
+            ("NATS_URL or NATS_CONTEXT", config.nats.url or config.nats.context),
+            ("DATABASE_URL", config.database_url or not config.enable_database_persistence),
+        )
+        if not given
+    ]
+    if missing:
+        raise ConfigurationError(f"serve needs existing servers: set {' and '.join(missing)}, or run `callboard dev`")
+    configure_logs(config)
+    return uvloop.run(_serve(Orchestrator(config)))
+
+
+async def _serve(orchestrator: Orchestrator) -> int:
+    stopped = asyncio.create_task(until_signal())
+    starting = asyncio.create_task(orchestrator.start())
+    await asyncio.wait([stopped, starting], return_when=asyncio.FIRST_COMPLETED)
+    if starting.done():
+        starting.result()
+        log.info("ready", replica=orchestrator.config.replica, http_url=orchestrator.http_url)
+        number = await stopped
+        log.info("stopping", signal=number.name)
+    else:
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+    await orchestrator.shutdown()
+    return 0
+
+
+def run_migrate(*, database_url: str | None = None, config_file: Path | None = None) -> int:
+    """Bring the schema up to date; the exit status.
+
+    Raises:
+        ConfigurationError: No database is given.
+    """
+    url = database_url or load_config(file=config_file).config.database_url
+    if url is None:
+        raise ConfigurationError("no database is given: set DATABASE_URL or use --database-url", path="database_url")
+    report = asyncio.run(migrate(url))
+    sys.stdout.write(f"schema: {report.before or 'none'} -> {report.after}\n")
+    return 0

@@ -1,0 +1,314 @@
+"""The orchestrator as an object: for embedding it, and for the processes that `serve` and `dev` run.
+
+What it asks of itself it asks over NATS, as any client would: the same answers, the same errors.
+"""
+
+import asyncio
+import importlib.metadata
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import msgspec
+import structlog
+from callboard.orchestrator.store.memory import MemoryStore
+from callboard.orchestrator.store.postgres import PostgresStore
+from platformdirs import user_data_path
+
+from callboard.bus.client import Client
+from callboard.bus.connection import Bus, BusChange
+from callboard.bus.context import options_from_environment
+from callboard.orchestrator.chores import Chores, set_gauges
+from callboard.orchestrator.config import (
+    NatsSettings,
+    OrchestratorConfig,
+    OrchestratorMode,
+    complete_addresses,
+    load_config,
+)
+from callboard.orchestrator.http import HttpServer
+from callboard.orchestrator.ids import TaskIds
+from callboard.orchestrator.keeper import PoolKeeper, Premises
+from callboard.orchestrator.launcher import Launcher
+from callboard.orchestrator.metrics import Metrics
+from callboard.orchestrator.readiness import Readiness
+from callboard.orchestrator.servers import EmbeddedServers
+from callboard.orchestrator.status import ProcessFacts
+from callboard.orchestrator.store.migrate import migrate
+from callboard.orchestrator.store.port import Store
+from callboard.schemas.agents import LabelValue
+from callboard.schemas.errors import ConfigurationError
+from callboard.schemas.status import SystemStatus
+from callboard.schemas.tasks import TaskChange, TaskDocument
+from callboard.schemas.vocabulary import TaskAssignmentStrategy, TaskPriority
+
+log = structlog.get_logger("callboard.orchestrator")
+
+READY_S: Final = 30.0
+"""How long `start` waits until every pool has an owner."""
+_NOT_STARTED: Final = "the orchestrator is not started: call start() first"
+
+
+def create_orchestrator(config: OrchestratorConfig | None = None) -> "Orchestrator":
+    """An orchestrator that `start` brings to life.
+
+    Args:
+        config: Every setting; without one, the TOML file that `CALLBOARD_CONFIG` names and the environment say it.
+
+    Raises:
+        ConfigurationError: With every mistake at once; in production, also when an address is missing.
+    """
+    config = load_config().config if config is None else complete_addresses(config)
+    return Orchestrator(config)
+
+
+class Orchestrator:
+    """One replica: it stands for its pools, from `start` to `shutdown`; also an asynchronous context manager.
+
+    Without an address of NATS or Postgres (not in production) it starts its own servers, in `data_dir`; in the mode
+    `test` in a temporary directory.
+    """
+
+    def __init__(self, config: OrchestratorConfig, *, nats_port: int = 0) -> None:
+        self.config = config
+        self.nats_url: str | None = None
+        self.database_url: str | None = config.database_url
+        self.http_url: str | None = None
+        self._nats_port = nats_port
+        self._stack = AsyncExitStack()
+        self._client: Client | None = None
+        self._starting = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Start; when this returns, every pool has an owner and serves. May be called twice.
+
+        Raises:
+            ConfigurationError: The servers' settings, the schema or the durability do not fit.
+            EmbeddedServerError: An embedded server does not start.
+            UnavailableError: A pool found no owner within 30 s.
+        """
+        async with self._starting:
+            if self._client is not None:
+                return
+            try:
+                await self._start()
+            except BaseException:
+                await self._stack.aclose()
+                raise
+
+    async def shutdown(self) -> None:
+        """Stop spawned agents, finish what is decided, hand the pools over. May be called twice."""
+        async with self._starting:
+            self._client = None
+            await self._stack.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.shutdown()
+
+    @property
+    def client(self) -> Client:
+        """A client of the first pool, over the orchestrator's own connection.
+
+        Raises:
+            ConfigurationError: Not started.
+        """
+        if self._client is None:
+            raise ConfigurationError(_NOT_STARTED)
+        return self._client
+
+    # -- what it does for its embedder -------------------------------------------------------------------------------
+
+    async def spawn_agent(
+        self,
+        role: str,
+        capabilities: Sequence[str] = (),
+        *,
+        agent_id: str | None = None,
+        slots: int | None = None,
+        labels: Mapping[str, LabelValue] | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> str:
+        """Start a process of `role` and return its agent id once it is online; errors as `Client.spawn`."""
+        answer = await self.client.spawn(
+            role, capabilities=list(capabilities), agent_id=agent_id, slots=slots, labels=labels, env=env
+        )
+        return answer.agent_id
+
+    async def shutdown_agent(self, agent_id: str, *, grace_seconds: float | None = None) -> bool:
+        """Have an agent finish and leave; whether that was new.
+
+        Raises:
+            AgentNotFoundError: There is no such agent.
+        """
+        grace_ms = None if grace_seconds is None else int(grace_seconds * 1000)
+        return (await self.client.shutdown_agent(agent_id, grace_ms=grace_ms)).changed
+
+    async def delegate_task(
+        self,
+        task_description: str,
+        task_type: str,
+        *,
+        priority: TaskPriority = TaskPriority.NORMAL,
+        payload: object = None,
+        required_capabilities: Sequence[str] | None = None,
+        role: str | None = None,
+        strategy: TaskAssignmentStrategy | None = None,
+        **options: Any,  # noqa: ANN401 - typed by SubmitOptions, whose keys these are
+    ) -> str:
+        """Submit a task and return its id; when this returns, the task is committed. Further options: `SubmitOptions`.
+
+        Raises:
+            TaskDelegationError: No agent could ever take it, and `on_unsatisfiable` is `reject`.
+            ResourceLimitError: Too many tasks wait.
+        """
+        answer = await self.client.submit(
+            task_type,
+            payload,
+            description=task_description,
+            priority=priority,
+            capabilities=required_capabilities,
+            role=role,
+            strategy=strategy,
+            **options,
+        )
+        return answer.task_id
+
+    async def complete_task(self, task_id: str, result: object = None) -> TaskChange:
+        """Finish a task with `result`, unless it succeeded already (then `changed` is false).
+
+        Raises:
+            InvalidTransitionError: It ended without success.
+            TaskNotFoundError: There is no such task.
+        """
+        return await self.client.complete(task_id, result)
+
+    async def get_task(self, task_id: str) -> TaskDocument:
+        """A task as it stands."""
+        return await self.client.get(task_id)
+
+    async def wait_for_task(self, task_id: str, *, timeout_seconds: float | None = None) -> TaskDocument:
+        """A task once it is final, or as it stands after `timeout_seconds`."""
+        return await self.client.wait(task_id, timeout_s=timeout_seconds)
+
+    async def cancel_task(self, task_id: str, *, reason: str | None = None) -> TaskChange:
+        """Cancel a task that is not final."""
+        return await self.client.cancel(task_id, reason=reason)
+
+    async def get_system_status(self) -> SystemStatus:
+        """The state of the first pool."""
+        return await self.client.status()
+
+    # -- starting ----------------------------------------------------------------------------------------------------
+
+    async def _start(self) -> None:
+        config, stack = self.config, self._stack
+        nats = await self._addresses(stack)
+        environment = nats_environment(nats)
+        bus = await Bus.connect(
+            options_from_environment({**os.environ, **environment}, name=f"callboard {config.replica}"), on_change=_tell
+        )
+        stack.push_async_callback(bus.close)
+        store = self._store()
+        stack.push_async_callback(store.close)
+        await store.open()
+        metrics = Metrics() if config.enable_performance_monitoring else None
+        version = importlib.metadata.version("callboard")
+        if metrics is not None:
+            metrics.set_build(version, config.mode)
+        premises = Premises(
+            config=config,
+            bus=bus,
+            store=store,
+            launcher=Launcher(config, agent_environment=environment),
+            metrics=metrics,
+            ids=TaskIds(),
+            facts=ProcessFacts(mode=config.mode, version=version, started_ms=int(time.time() * 1000)),
+            holder=f"{config.replica}-{secrets.token_hex(8)}",
+        )
+        keepers = [PoolKeeper(pool, premises) for pool in config.pools]
+        stack.push_async_callback(_stop_keepers, keepers, [asyncio.create_task(keeper.run()) for keeper in keepers])
+        chores = Chores(premises, keepers)
+        stack.push_async_callback(chores.stop)
+        chores.start()
+        if metrics is not None:
+            http = HttpServer(
+                config.http_host,
+                config.http_port,
+                registry=metrics.registry,
+                ready=Readiness(bus, store),
+                before_scrape=lambda: set_gauges(keepers),
+            )
+            await http.start()
+            stack.push_async_callback(http.stop)
+            self.http_url = http.url
+        # Spawned agents leave while there is still an owner to say goodbye to.
+        stack.push_async_callback(premises.launcher.stop_all)
+        for pool in config.pools:
+            await Client(bus, pool=pool, prefix=config.prefix).status(timeout_s=READY_S)
+        self._client = Client(bus, pool=config.pools[0], prefix=config.prefix)
+
+    async def _addresses(self, stack: AsyncExitStack) -> NatsSettings:
+        """Where NATS is; what has no address is started here."""
+        config = self.config
+        wants_nats = config.nats.url is None and config.nats.context is None
+        wants_postgres = config.enable_database_persistence and config.database_url is None
+        if not wants_nats and not wants_postgres:
+            return config.nats
+        servers = EmbeddedServers(
+            self._directory(stack), nats=wants_nats, postgres=wants_postgres, nats_port=self._nats_port
+        )
+        await servers.start()
+        stack.push_async_callback(servers.stop)
+        if servers.database_url is not None:
+            await migrate(servers.database_url)
+            self.database_url = servers.database_url
+        self.nats_url = servers.nats_url or config.nats.url
+        return config.nats if servers.nats_url is None else msgspec.structs.replace(config.nats, url=servers.nats_url)
+
+    def _directory(self, stack: AsyncExitStack) -> Path:
+        if self.config.data_dir is not None:
+            return Path(self.config.data_dir)
+        if self.config.mode is OrchestratorMode.TEST:
+            return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="callboard-")))
+        return user_data_path("callboard", appauthor=False)
+
+    def _store(self) -> Store:
+        config = self.config
+        if not config.enable_database_persistence:
+            return MemoryStore(key_retention_ms=config.key_retention_seconds * 1000)
+        if self.database_url is None:
+            raise ConfigurationError("no database is given: set DATABASE_URL", path="database_url")
+        return PostgresStore(
+            self.database_url,
+            key_retention_ms=config.key_retention_seconds * 1000,
+            allow_relaxed_durability=config.allow_relaxed_durability,
+        )
+
+
+def nats_environment(nats: NatsSettings) -> dict[str, str]:
+    """The variables by which a process connects as `nats` says: for ourselves, and for agents that we spawn."""
+    names = ("url", "context", "creds", "nkey", "user", "password", "token", "cert", "key", "ca", "inbox_prefix")
+    values = {f"NATS_{name.upper()}": getattr(nats, name) for name in names}
+    return {variable: value for variable, value in values.items() if value is not None}
+
+
+async def _stop_keepers(keepers: list[PoolKeeper], running: list[asyncio.Task[None]]) -> None:
+    for keeper in keepers:
+        await keeper.stop()
+    await asyncio.gather(*running)
+
+
+def _tell(change: BusChange) -> None:
+    log.info("connection to NATS", state=str(change.state), reason=change.reason)
