@@ -272,7 +272,7 @@ async def test_without_waiting_the_reason_is_raised() -> None:
 
 async def test_waiting_reports_every_failure_and_can_be_cancelled(tmp_path: Path) -> None:
     changes = Changes()
-    async with EmbeddedNats(tmp_path, token="right") as server:  # noqa: S106 - a test's
+    async with EmbeddedNats(tmp_path, token="right") as server:  # noqa: S106 - a token of this test alone
         options = BusOptions(servers=(f"nats://wrong@127.0.0.1:{server.port}",))
         connecting = asyncio.create_task(Bus.connect(options, on_change=changes))
         failed = await changes.until(BusState.FAILED)

@@ -143,6 +143,7 @@ def _fields(line: bytes) -> tuple[int, bytes, bytes, int, int]:
     try:
         kind, subject, sid, *reply, size = line.split(b" ")
         header_size = int(reply.pop()) if kind == b"HMSG" else 0
-        return int(sid), subject, reply[0] if reply else b"", header_size, int(size)
+        [reply_to] = reply or [b""]
+        return int(sid), subject, reply_to, header_size, int(size)
     except (ValueError, IndexError):
         raise BrokenFrameError(f"not a message's line: {line[:200]!r}") from None
