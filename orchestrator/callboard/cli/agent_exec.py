@@ -1,7 +1,7 @@
 """The command that turns any command into an agent."""
 
 import sys
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -18,14 +18,17 @@ def agent_exec(
     role: str | None = None,
     slots: int | None = None,
     label: Names = None,
-    grace: DurationMs = 10_000,
+    output: Literal["text", "json"] = "text",
+    run_timeout: DurationMs | None = None,
+    grace: DurationMs = 5_000,
     to: Connection = HERE,
 ) -> None:
     """Run a command for each task, as an agent, until interrupted.
 
-    The task's payload is the command's standard input; its standard output is the result; exit status 0 is success.
-    A cancel ends the command's process group. What is not given is taken from the CALLBOARD_ variables that a
-    spawned agent gets.
+    The task's payload is the command's standard input (text as it is, all else
+    as JSON), its standard output the result; exit status 0 is success. A cancel
+    ends the command's process group. What is not given is taken from the
+    CALLBOARD_ variables that a spawned agent gets.
 
     Args:
         command: The command and its arguments, after --.
@@ -35,17 +38,20 @@ def agent_exec(
         role: This agent's role.
         slots: How many tasks it runs at once; 1 by default.
         label: A label, name=value; may be repeated.
-        grace: How long the processes of a cancelled task may take to end.
+        output: What standard output is: text, or JSON, and then anything else fails the task.
+        run_timeout: How long one run may take, e.g. 10s.
+        grace: How long a process may take to end after SIGTERM.
         to: How the orchestrator is reached.
     """
     if not command:
         raise UsageError("give the command to run, after --; for example: callboard agent exec -- wc -c")
-    from callboard.agents.agent import Agent  # noqa: PLC0415 - nats is not needed for --help
-    from callboard.agents.exec import run_command  # noqa: PLC0415 - the same
+    from callboard.agents.exec import ExecAgent  # noqa: PLC0415 - nats is not needed for --help
 
     _log_to_stderr()
+    options, _advice = options_of(to)
     labels = {name: parse_label(value) for name, value in parse_pairs(label, "--label").items()}
-    agent = Agent(
+    agent = ExecAgent(
+        command,
         agent_id,
         capabilities=capability,
         role=role,
@@ -53,11 +59,11 @@ def agent_exec(
         labels=labels or None,
         pool=to.pool,
         prefix=to.prefix,
+        task_types=type or ("*",),
+        output=output,
+        timeout_s=None if run_timeout is None else run_timeout / 1000,
+        grace_s=grace / 1000,
     )
-    handler = run_command(command, grace_s=grace / 1000)
-    for task_type in type or ["*"]:
-        agent.task(task_type)(handler)
-    options, _advice = options_of(to)
     run(agent.run(options))
 
 

@@ -100,7 +100,7 @@ def duration(milliseconds: float) -> str:
     """A duration for people: `350ms`, `2.4s`, `5m12s`, `3h20m`, `2d4h`."""
     seconds = max(0.0, milliseconds) / 1000
     if seconds < 1:
-        return f"{milliseconds:.0f}ms"
+        return f"{max(0.0, milliseconds):.0f}ms"
     if seconds < 60:  # noqa: PLR2004 - a minute
         return f"{seconds:.1f}s"
     whole = int(seconds)

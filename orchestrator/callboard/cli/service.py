@@ -10,6 +10,7 @@ import msgspec
 
 from callboard.cli.connection import default_data_dir
 from callboard.cli.output import print_json, print_line, print_table
+from callboard.schemas.errors import DatabaseOperationError, OrchestratorError, UnavailableError
 
 
 def dev(
@@ -21,8 +22,8 @@ def dev(
 ) -> int:
     """Run everything on this machine: a NATS server, a Postgres, the migrations, the orchestrator.
 
-    Loopback only. It prints its addresses when it is ready; the other commands find them by themselves. Its state
-    survives a restart; Ctrl-C stops all of it.
+    Loopback only. It prints its addresses when it is ready; the other commands
+    find them by themselves. Its state survives a restart; Ctrl-C stops it all.
 
     Args:
         data_dir: Where the state is kept; by default in the user's data directory.
@@ -30,11 +31,14 @@ def dev(
         http_port: Port of metrics and health; 0 takes a free one.
         config: A TOML file with settings.
     """
-    from callboard.orchestrator.dev import run_dev  # noqa: PLC0415 - see the module's rule
+    from callboard.bus.child import EmbeddedServerError  # noqa: PLC0415 - see the module's rule
+    from callboard.orchestrator.dev import run_dev  # noqa: PLC0415 - the same
 
-    return run_dev(
-        data_dir=data_dir or default_data_dir(), nats_port=nats_port, http_port=http_port, config_file=config
-    )
+    directory = data_dir or default_data_dir()
+    try:
+        return run_dev(data_dir=directory, nats_port=nats_port, http_port=http_port, config_file=config)
+    except EmbeddedServerError as error:
+        raise UnavailableError(str(error)) from None
 
 
 def serve(*, config: Path | None = None) -> int:
@@ -53,11 +57,16 @@ def migrate(*, database_url: str | None = None, config: Path | None = None) -> i
 
     Args:
         database_url: Which database; else DATABASE_URL or the configuration's.
-        config: A TOML file with settings.
+        config: A TOML file with settings; the environment overrides it.
     """
     from callboard.orchestrator.serve import run_migrate  # noqa: PLC0415 - see the module's rule
 
-    return run_migrate(database_url=database_url, config_file=config)
+    try:
+        return run_migrate(database_url=database_url, config_file=config)
+    except OrchestratorError:
+        raise
+    except Exception as error:  # a driver's errors have no base class that this layer may import
+        raise DatabaseOperationError(f"the database could not be brought up to date: {error}") from error
 
 
 def config(*, file: Path | None = None, mode: str | None = None, json: bool = False) -> None:

@@ -86,7 +86,8 @@ def wait(
 ) -> int:
     """Wait until a task has ended, and print its result as JSON.
 
-    The exit status is 0 when it succeeded, 1 when it ended otherwise, 4 when it had not ended within the time given.
+    The exit status is 0 when it succeeded, 1 when it ended otherwise, and 4
+    when it had not ended within the time given.
 
     Args:
         task_id: Which task.
