@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test lint types check clean
+.PHONY: help install demo test lint types docs check clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -28,10 +28,14 @@ lint: $(STAMP) ## Linters: ruff and the import layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/python docs/generate.py --check
 
 types: $(STAMP) ## Type checkers: mypy strict and pyright
 	$(BIN)/mypy
 	$(BIN)/pyright
+
+docs: $(STAMP) ## Redraw the generated parts of the documentation
+	$(BIN)/python docs/generate.py
 
 check: lint types test ## Everything that CI checks
 

@@ -82,7 +82,7 @@ def on_registered(pool: Pool, event: AgentRegistered, now_ms: int) -> None:
     message = event.message
     agent = pool.agents.get(event.agent_id)
     if agent is None:
-        if len(pool.agents) >= pool.settings.max_agents:
+        if len(pool.agents) >= pool.settings.max_agents and not _make_room(pool):
             limit = pool.settings.max_agents
             error = ResourceLimitError(f"{limit} agents are registered", retry_after_ms=5_000, limit=limit)
             pool.at_once.append(Refuse(event.ticket, error))
@@ -119,6 +119,15 @@ def on_registered(pool: Pool, event: AgentRegistered, now_ms: int) -> None:
             server_time=to_instant(now_ms),
         ),
     )
+
+
+def _make_room(pool: Pool) -> bool:
+    """Forget the agent that is gone the longest, so that those who come and go do not use up the limit."""
+    gone = [agent for agent in pool.agents.values() if agent.liveness in {S.OFFLINE, S.STOPPED}]
+    if not gone:
+        return False
+    on_forget(pool, min(gone, key=lambda agent: agent.seen_ms))
+    return True
 
 
 def _replace(pool: Pool, agent: Agent, incarnation: str, listed: list[tuple[str, int]], now_ms: int) -> None:
