@@ -1,7 +1,7 @@
 """What is done beside deciding: keeping the history tidy, mirroring, and the gauges of `/metrics`."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import structlog
@@ -65,7 +65,7 @@ class Chores:
             log.error("mirror ended", pool=keeper.pool, reason=error.message)  # noqa: TRY400 - the message says it all
 
 
-def set_gauges(keepers: Sequence[PoolKeeper]) -> None:
+def set_gauges(keepers: Iterable[PoolKeeper]) -> None:
     """Bring the gauges of the owned pools up to date, for a scrape."""
     for keeper in keepers:
         owner = keeper.owner

@@ -24,6 +24,7 @@ from callboard.bus.replies import DropReason
 from callboard.bus.serve import Server
 from callboard.orchestrator.agent_requests import AgentRequests
 from callboard.orchestrator.config import OrchestratorConfig
+from callboard.orchestrator.core.events import SpawnAbandoned
 from callboard.orchestrator.core.settings import CoreSettings
 from callboard.orchestrator.endpoints import endpoints_of
 from callboard.orchestrator.fleet_requests import FleetRequests
@@ -60,7 +61,7 @@ class Premises:
     bus: Bus
     store: Store
     launcher: Launcher
-    metrics: Metrics | None
+    metrics: Metrics
     ids: TaskIds
     facts: ProcessFacts
     holder: str
@@ -112,6 +113,11 @@ class PoolKeeper:
         if self.owner is not None:
             self.owner.stop()
 
+    def agent_ended(self, agent_id: str) -> None:
+        """An agent that was spawned here has ended for good: what it held need not wait for its lease."""
+        if self.owner is not None:
+            self.owner.post(SpawnAbandoned(agent_id=agent_id))
+
     async def _pause(self) -> None:
         try:
             async with asyncio.timeout(ACQUIRE_EVERY_S):
@@ -121,7 +127,8 @@ class PoolKeeper:
 
     async def _own(self, lease: Lease, began_s: float) -> None:
         premises, config = self._premises, self._premises.config
-        telemetry = Telemetry() if premises.metrics is None else PoolTelemetry(premises.metrics, self.pool)
+        measured = config.enable_performance_monitoring
+        telemetry = PoolTelemetry(premises.metrics, self.pool) if measured else Telemetry()
         owner = PoolOwner(
             bus=premises.bus,
             store=premises.store,
@@ -145,8 +152,7 @@ class PoolKeeper:
             reason = error.message
         finally:
             self.owner = None
-            if premises.metrics is not None:
-                premises.metrics.forget_pool(self.pool)
+            premises.metrics.forget_pool(self.pool)
             log.info("pool let go", pool=self.pool, epoch=lease.epoch, reason=reason)
             await self._release(lease)
 
@@ -222,8 +228,7 @@ class PoolKeeper:
             self.owner.spawn(stop())
 
     def _on_drop(self, reason: DropReason) -> None:
-        if self._premises.metrics is not None:
-            self._premises.metrics.dropped_messages.labels(reason).inc()
+        self._premises.metrics.dropped_messages.labels(reason).inc()
 
 
 def core_settings(config: OrchestratorConfig) -> CoreSettings:

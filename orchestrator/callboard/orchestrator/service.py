@@ -35,7 +35,7 @@ from callboard.orchestrator.config import (
 from callboard.orchestrator.http import HttpServer
 from callboard.orchestrator.ids import TaskIds
 from callboard.orchestrator.keeper import PoolKeeper, Premises
-from callboard.orchestrator.launcher import Launcher
+from callboard.orchestrator.launcher import Launcher, SpawnedAgent
 from callboard.orchestrator.metrics import Metrics
 from callboard.orchestrator.readiness import Readiness
 from callboard.orchestrator.servers import EmbeddedServers
@@ -223,36 +223,46 @@ class Orchestrator:
         store = self._store()
         stack.push_async_callback(store.close)
         await store.open()
-        metrics = Metrics() if config.enable_performance_monitoring else None
+        metrics = Metrics()
         version = importlib.metadata.version("callboard")
-        if metrics is not None:
-            metrics.set_build(version, config.mode)
+        metrics.set_build(version, config.mode)
+        metrics.bus_connected.set_function(lambda: bus.connected)
+        keepers: dict[str, PoolKeeper] = {}
+
+        def agent_ended(agent: SpawnedAgent) -> None:
+            keepers[agent.pool].agent_ended(agent.agent_id)
+
         premises = Premises(
             config=config,
             bus=bus,
             store=store,
-            launcher=Launcher(config, agent_environment=environment),
+            launcher=Launcher(
+                config,
+                agent_environment=environment,
+                on_restart=lambda _: metrics.agent_restarts.inc(),
+                on_end=agent_ended,
+            ),
             metrics=metrics,
             ids=TaskIds(),
             facts=ProcessFacts(mode=config.mode, version=version, started_ms=int(time.time() * 1000)),
             holder=f"{config.replica}-{secrets.token_hex(8)}",
         )
-        keepers = [PoolKeeper(pool, premises) for pool in config.pools]
-        stack.push_async_callback(_stop_keepers, keepers, [asyncio.create_task(keeper.run()) for keeper in keepers])
-        chores = Chores(premises, keepers)
+        keepers.update({pool: PoolKeeper(pool, premises) for pool in config.pools})
+        running = [asyncio.create_task(keeper.run()) for keeper in keepers.values()]
+        stack.push_async_callback(_stop_keepers, list(keepers.values()), running)
+        chores = Chores(premises, list(keepers.values()))
         stack.push_async_callback(chores.stop)
         chores.start()
-        if metrics is not None:
-            http = HttpServer(
-                config.http_host,
-                config.http_port,
-                registry=metrics.registry,
-                ready=Readiness(bus, store),
-                before_scrape=lambda: set_gauges(keepers),
-            )
-            await http.start()
-            stack.push_async_callback(http.stop)
-            self.http_url = http.url
+        http = HttpServer(
+            config.http_host,
+            config.http_port,
+            registry=metrics.registry,
+            ready=Readiness(bus, store),
+            before_scrape=lambda: set_gauges(keepers.values()),
+        )
+        await http.start()
+        stack.push_async_callback(http.stop)
+        self.http_url = http.url
         # Spawned agents leave while there is still an owner to say goodbye to.
         stack.push_async_callback(premises.launcher.stop_all)
         for pool in config.pools:

@@ -6,10 +6,11 @@ from typing import Annotated, Final
 
 from msgspec import Meta
 
-POOL_PATTERN: Final = r"^[a-z0-9_-]{1,32}$"
-NAME_PATTERN: Final = r"^[A-Za-z0-9_-]{1,64}$"
-TASK_ID_PATTERN: Final = r"^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$"
-UUID_PATTERN: Final = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
+# In Python `$` alone also matches before a last line break; other languages read this form the same.
+POOL_PATTERN: Final = r"^[a-z0-9_-]{1,32}$(?!\n)"
+NAME_PATTERN: Final = r"^[A-Za-z0-9_-]{1,64}$(?!\n)"
+TASK_ID_PATTERN: Final = r"^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$(?!\n)"
+UUID_PATTERN: Final = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$(?!\n)"
 
 MAX_INTEGER: Final = 2**53 - 1
 """The largest integer that every JSON implementation keeps exact."""
@@ -32,8 +33,8 @@ LimitMs = Annotated[int, Meta(ge=1, le=MAX_DURATION_MS)]
 Instant = Annotated[datetime, Meta(tz=True)]
 Slots = Annotated[int, Meta(ge=1, le=10_000)]
 
-_POOL = re.compile(POOL_PATTERN + r"\Z")
-_NAME = re.compile(NAME_PATTERN + r"\Z")
+_POOL = re.compile(POOL_PATTERN)
+_NAME = re.compile(NAME_PATTERN)
 
 
 def is_pool(text: str) -> bool:
