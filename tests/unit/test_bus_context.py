@@ -173,6 +173,13 @@ def test_what_is_no_server_is_refused_without_its_secret(url: str) -> None:
         BusOptions(servers=(url,))
 
 
+@pytest.mark.parametrize("prefix", ["", "_INBOX.", "_INBOX.>", "a b"])
+def test_what_is_no_inbox_prefix_is_refused(home: Path, prefix: str) -> None:
+    with pytest.raises(ConfigurationError, match="inboxes"):
+        BusOptions(inbox_prefix=prefix)
+    assert options_from_environment(env(home, NATS_INBOX_PREFIX="")).inbox_prefix == "_INBOX"
+
+
 def test_no_server_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="NATS_URL"):
         BusOptions(servers=())

@@ -44,6 +44,8 @@ Deliver = Callable[[BusMessage], None]
 
 _ROUND_TRIP_S: Final = 5.0
 _LEAVE_S: Final = 1.0
+DEFAULT_MAX_PAYLOAD: Final = 1024 * 1024
+"""What a NATS server takes unless it is told otherwise, in bytes."""
 
 
 class BusSubscription:
@@ -72,6 +74,7 @@ class Bus:
         self._keeper: asyncio.Task[None] | None = None
         self._closed = False
         self._delay_s = options.retry_min_s
+        self._max_payload = DEFAULT_MAX_PAYLOAD
         self._sid = 0
         self._subscriptions: dict[int, BusSubscription] = {}
         self._nuid = NUID()
@@ -114,7 +117,7 @@ class Bus:
     @property
     def max_payload(self) -> int:
         """Bytes of the largest message that NATS takes, headers included; its default before the first connection."""
-        return self._link.max_payload if self._link is not None else 1024 * 1024
+        return self._max_payload
 
     def new_inbox(self) -> str:
         """A fresh subject below the inbox prefix."""
@@ -279,6 +282,7 @@ class Bus:
                 link.post(subscribe_frame(subscription.pattern, subscription.sid))
             # From here `subscribe` writes to this link itself; nothing may be awaited between that loop and this line.
             self._link = link
+            self._max_payload = link.max_payload
             await link.round_trip(self._options.connect_timeout_s)
         except BaseException:
             await link.discard()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from callboard.bus.wire import is_subject
 from callboard.schemas.errors import ConfigurationError
 
 DEFAULT_URL: Final = "nats://127.0.0.1:4222"
@@ -55,6 +56,11 @@ class BusOptions:
             raise ConfigurationError("no NATS server is given: set NATS_URL", path="servers")
         for url in self.servers:
             _split(url)
+        if not is_subject(self.inbox_prefix):
+            message = (
+                f"not a prefix for inboxes: {self.inbox_prefix!r}; write it like _INBOX.reviewer-1, no dot at its end"
+            )
+            raise ConfigurationError(message, path="inbox_prefix")
 
     @property
     def addresses(self) -> tuple[str, ...]:
