@@ -17,12 +17,10 @@ from typing import Any, Final, Self
 
 import msgspec
 import structlog
-from callboard.orchestrator.store.memory import MemoryStore
-from callboard.orchestrator.store.postgres import PostgresStore
 from platformdirs import user_data_path
 
 from callboard.bus.client import Client
-from callboard.bus.connection import Bus, BusChange
+from callboard.bus.connection import Bus
 from callboard.bus.context import options_from_environment
 from callboard.orchestrator.chores import Chores, set_gauges
 from callboard.orchestrator.config import (
@@ -40,8 +38,10 @@ from callboard.orchestrator.metrics import Metrics
 from callboard.orchestrator.readiness import Readiness
 from callboard.orchestrator.servers import EmbeddedServers
 from callboard.orchestrator.status import ProcessFacts
+from callboard.orchestrator.store.memory import MemoryStore
 from callboard.orchestrator.store.migrate import migrate
 from callboard.orchestrator.store.port import Store
+from callboard.orchestrator.store.postgres import PostgresStore
 from callboard.schemas.agents import LabelValue
 from callboard.schemas.errors import ConfigurationError
 from callboard.schemas.status import SystemStatus
@@ -217,7 +217,7 @@ class Orchestrator:
         nats = await self._addresses(stack)
         environment = nats_environment(nats)
         bus = await Bus.connect(
-            options_from_environment({**os.environ, **environment}, name=f"callboard {config.replica}"), on_change=_tell
+            options_from_environment({**os.environ, **environment}, name=f"callboard {config.replica}")
         )
         stack.push_async_callback(bus.close)
         store = self._store()
@@ -318,7 +318,3 @@ async def _stop_keepers(keepers: list[PoolKeeper], running: list[asyncio.Task[No
     for keeper in keepers:
         await keeper.stop()
     await asyncio.gather(*running)
-
-
-def _tell(change: BusChange) -> None:
-    log.info("connection to NATS", state=str(change.state), reason=change.reason)
