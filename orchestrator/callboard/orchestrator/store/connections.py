@@ -1,0 +1,162 @@
+"""Connections to Postgres: few, bounded in time, and thrown away after any doubt.
+
+Rules:
+- Whatever goes wrong inside `use`, the connection is discarded: nothing is ever cancelled inside a transaction and
+  then used again.
+- Every wait ends: for a free connection, for a new one, for a lock, for a statement, for an answer.
+- What the database could not do is a `StoreUnavailableError`; what is wrong with the data (`DATA_ERRORS`) stays as it
+  is, for whoever can tell which row it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import asyncpg
+
+from callboard.orchestrator.store.port import StoreUnavailableError
+from callboard.schemas.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+CONNECT_TIMEOUT_S: Final = 5.0
+STATEMENT_TIMEOUT_MS: Final = 5_000
+LOCK_TIMEOUT_MS: Final = 2_000
+ANSWER_TIMEOUT_S: Final = 6.0
+"""Longer than a statement may take: without an answer by then, the connection is dead."""
+CLOSE_TIMEOUT_S: Final = 1.0
+
+DATA_ERRORS: Final = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.ProgramLimitExceededError,
+)
+"""SQLSTATE classes 22, 23 and 54: the fault of a row."""
+
+_LIMITS: Final = {
+    "application_name": "callboard",
+    "statement_timeout": str(STATEMENT_TIMEOUT_MS),
+    "lock_timeout": str(LOCK_TIMEOUT_MS),
+    "idle_in_transaction_session_timeout": str(STATEMENT_TIMEOUT_MS),
+    "timezone": "UTC",
+    # Compiling a statement takes longer than any of ours runs.
+    "jit": "off",
+}
+
+READING: Final[dict[str, str]] = _LIMITS
+WRITING: Final[dict[str, str]] = {
+    **_LIMITS,
+    # The cached plan of a batch is made when the tables are small, and would go on scanning them after a burst.
+    "enable_seqscan": "off",
+}
+"""Only for statements that find every row by an index."""
+
+
+@dataclass(slots=True)
+class Lent:
+    """A connection in use; `handed_over` says whether a statement that writes may have reached the database."""
+
+    pg: Any
+    handed_over: bool = False
+
+
+class Connections:
+    """At most `limit` connections with the same settings; the one used last is used first, as its plans are warm."""
+
+    def __init__(self, url: str, settings: dict[str, str], *, limit: int) -> None:
+        self._url = plain_url(url)
+        self._settings = settings
+        self._slots = asyncio.Semaphore(limit)
+        self._idle: list[Any] = []
+        self._busy: set[Any] = set()
+        self._closed = False
+
+    @asynccontextmanager
+    async def use(self) -> AsyncIterator[Lent]:
+        """Lend a connection, in autocommit mode.
+
+        Raises:
+            StoreUnavailableError: none could be had in time, or the database failed.
+        """
+        lent = None
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise StoreUnavailableError("the database is too busy to answer", handed_over=False) from None
+        try:
+            lent = Lent(await self._take())
+            self._busy.add(lent.pg)
+            yield lent
+            if self._closed:
+                lent.pg.terminate()
+            else:
+                self._idle.append(lent.pg)
+        except BaseException as error:
+            if lent is not None:
+                lent.pg.terminate()
+            problem = _as_unavailable(error, handed_over=lent is not None and lent.handed_over)
+            if problem is not None:
+                raise problem from error
+            raise
+        finally:
+            if lent is not None:
+                self._busy.discard(lent.pg)
+            self._slots.release()
+
+    async def _take(self) -> Any:  # noqa: ANN401 - asyncpg has no types
+        if self._closed:
+            raise StoreUnavailableError("the store is closed", handed_over=False)
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.is_closed():
+                return connection
+        return await asyncpg.connect(
+            self._url,
+            timeout=CONNECT_TIMEOUT_S,
+            command_timeout=ANSWER_TIMEOUT_S,
+            server_settings=self._settings,
+            # A batch has a statement for each of its shapes; none is worth preparing twice.
+            statement_cache_size=200,
+            max_cached_statement_lifetime=0,
+            max_cacheable_statement_size=0,
+        )
+
+    async def close(self) -> None:
+        """Let go of all; those in use are broken off. May be called twice."""
+        self._closed = True
+        for connection in self._busy:
+            connection.terminate()
+        while self._idle:
+            connection = self._idle.pop()
+            try:
+                await connection.close(timeout=CLOSE_TIMEOUT_S)
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+                connection.terminate()
+
+
+def plain_url(url: str) -> str:
+    """The URL as asyncpg takes it: SQLAlchemy's form names the driver too."""
+    scheme, separator, rest = url.partition("://")
+    return f"{scheme.partition('+')[0]}{separator}{rest}"
+
+
+def _as_unavailable(error: BaseException, *, handed_over: bool) -> Exception | None:
+    """What the caller is told instead of `error`, or `None` when it is not the database's being away."""
+    if isinstance(error, DATA_ERRORS):
+        return None
+    if isinstance(error, asyncpg.PostgresError):
+        # After an ordinary error the transaction is rolled back for certain; after a fatal one nobody knows.
+        unknown = handed_over and getattr(error, "severity_en", None) != "ERROR"
+        return StoreUnavailableError(f"the database failed: {error} ({error.sqlstate})", handed_over=unknown)
+    if isinstance(error, asyncpg.exceptions.ClientConfigurationError):
+        return ConfigurationError(f"database_url: {error}")
+    if isinstance(error, TimeoutError):
+        return StoreUnavailableError("the database did not answer in time", handed_over=handed_over)
+    if isinstance(error, OSError | asyncpg.InterfaceError | asyncpg.InternalClientError):
+        return StoreUnavailableError(f"the database is away: {error}", handed_over=handed_over)
+    return None

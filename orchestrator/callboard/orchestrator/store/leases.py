@@ -1,0 +1,66 @@
+"""The row that says who owns a pool, always by the database's clock.
+
+Rules:
+- The epoch rises whenever the row is taken, by whomever: an older epoch can never write again.
+- A lease that was given up has no holder, so that its last holder cannot write either.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Final
+
+from callboard.orchestrator.store.port import FencedError, Lease
+
+_COLUMNS: Final = "pool, holder, replica, epoch, batch, since_ms, (extract(epoch FROM now()) * 1000)::bigint AS now_ms"
+_ACQUIRE: Final = f"""
+INSERT INTO pool_lease AS l (pool, holder, replica, epoch, batch, since_ms, expires_at)
+VALUES ($1, $2, $3, 1, 0, (extract(epoch FROM now()) * 1000)::bigint, now() + $4::bigint * interval '1 millisecond')
+ON CONFLICT (pool) DO UPDATE SET
+    holder = excluded.holder, replica = excluded.replica, epoch = l.epoch + 1, batch = 0,
+    since_ms = excluded.since_ms, expires_at = excluded.expires_at
+WHERE l.holder IS NULL OR l.holder = excluded.holder OR l.expires_at <= now()
+RETURNING {_COLUMNS}
+"""  # noqa: S608 - made of the constant above
+_RENEW: Final = f"""
+UPDATE pool_lease SET expires_at = now() + $4::bigint * interval '1 millisecond'
+WHERE pool = $1 AND epoch = $2 AND holder = $3
+RETURNING {_COLUMNS}
+"""  # noqa: S608 - made of the constant above
+_RELEASE: Final = "UPDATE pool_lease SET holder = NULL WHERE pool = $1 AND epoch = $2 AND holder = $3"
+_READ: Final = f"SELECT {_COLUMNS} FROM pool_lease WHERE pool = $1 AND epoch = $2 AND holder = $3"  # noqa: S608 - made of the constant above
+
+
+async def acquire(pg: Any, pool: str, *, holder: str, replica: str, lease_ms: int) -> Lease | None:  # noqa: ANN401 - asyncpg has no types
+    """Take the pool if it is free, expired or ours; the epoch rises and its batches begin anew."""
+    row = await pg.fetchrow(_ACQUIRE, pool, holder, replica, lease_ms)
+    return None if row is None else Lease(**row)
+
+
+async def renew(pg: Any, lease: Lease, *, lease_ms: int) -> Lease:  # noqa: ANN401 - asyncpg has no types
+    """Extend a lease that is ours.
+
+    Raises:
+        FencedError: it is not.
+    """
+    return _still_ours(lease, await pg.fetchrow(_RENEW, lease.pool, lease.epoch, lease.holder, lease_ms))
+
+
+async def read(pg: Any, lease: Lease) -> Lease:  # noqa: ANN401 - asyncpg has no types
+    """The lease as it stands.
+
+    Raises:
+        FencedError: it is not ours.
+    """
+    return _still_ours(lease, await pg.fetchrow(_READ, lease.pool, lease.epoch, lease.holder))
+
+
+async def release(pg: Any, lease: Lease) -> None:  # noqa: ANN401 - asyncpg has no types
+    """Give the lease up, if it is ours."""
+    await pg.execute(_RELEASE, lease.pool, lease.epoch, lease.holder)
+
+
+def _still_ours(lease: Lease, row: Any) -> Lease:  # noqa: ANN401 - a record of asyncpg
+    if row is None:
+        raise FencedError(f"pool {lease.pool} is no longer held by {lease.holder} in epoch {lease.epoch}")
+    return replace(lease, batch=row["batch"], now_ms=row["now_ms"])

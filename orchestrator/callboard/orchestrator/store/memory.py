@@ -1,0 +1,334 @@
+"""The same store in dictionaries: the oracle that the one in Postgres is tested against, and the store of a
+throw-away pipeline (`enable_database_persistence = false`), whose tasks end with the process.
+
+Rules:
+- Nothing is clever here: what this does is what a store should do.
+- A commit is whole because nothing in it awaits.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from callboard.orchestrator.core.changes import AgentRow, Ending, NewTask, Snapshot, StoredTask, TaskColumns
+from callboard.orchestrator.core.events import Looked
+from callboard.orchestrator.store.documents import DEFAULT_PAGE, Cursor, TaskRow, document_of, page_of
+from callboard.orchestrator.store.port import Committed, FencedError, KeyHolder, Lease, OfferContent, Original
+from callboard.schemas.limits import KEPT_ATTEMPTS
+from callboard.schemas.vocabulary import Durability
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from callboard.orchestrator.core.changes import Changes, TaskChange
+    from callboard.orchestrator.core.model import EndedAttempt
+    from callboard.schemas.tasks import ListTasks, TaskDocument, TaskPage
+
+DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Kept:
+    """A task as the last commit about it left it; final with `ending`."""
+
+    pool: str
+    new: NewTask
+    columns: TaskColumns
+    ended: tuple[EndedAttempt, ...]
+    ending: Ending | None
+
+
+@dataclass(slots=True)
+class _Claim:
+    """Whose a key is; free again so long after `finished_ms`."""
+
+    task_id: str
+    digest: bytes
+    finished_ms: int | None
+
+
+@dataclass(slots=True)
+class _Holding:
+    """A pool's lease, until when it holds, and what its last batch did."""
+
+    lease: Lease
+    expires_ms: int
+    last: Committed
+    is_given_up: bool = False
+
+
+def wall_clock_ms() -> int:
+    """The time, ms since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+class MemoryStore:
+    """The store of a process without a database; see `port.Store`.
+
+    Args:
+        key_retention_ms: How long a key outlives its task.
+        clock: What Postgres's `now()` is to the other store, ms.
+    """
+
+    durability = Durability.MEMORY
+
+    def __init__(self, *, key_retention_ms: int, clock: Callable[[], int] = wall_clock_ms) -> None:
+        self._key_retention_ms = key_retention_ms
+        self._clock = clock
+        self._holdings: dict[str, _Holding] = {}
+        self._tasks: dict[str, _Kept] = {}
+        self._claims: dict[tuple[str, str, str], _Claim] = {}
+        self._agents: dict[tuple[str, str], AgentRow] = {}
+
+    async def open(self) -> None:
+        """Nothing to connect to."""
+
+    async def close(self) -> None:
+        """Nothing to let go of: what is kept is kept until the process ends."""
+
+    async def ping(self) -> None:
+        """Always there."""
+
+    # -- leases ------------------------------------------------------------------------------------------------------
+
+    async def acquire(self, pool: str, *, holder: str, replica: str, lease_ms: int) -> Lease | None:
+        """Take the pool's lease if it is free, expired or ours."""
+        now_ms = self._clock()
+        held = self._holdings.get(pool)
+        epoch = 1
+        if held is not None:
+            if not held.is_given_up and held.lease.holder != holder and held.expires_ms > now_ms:
+                return None
+            epoch = held.lease.epoch + 1
+        lease = Lease(pool=pool, holder=holder, replica=replica, epoch=epoch, batch=0, since_ms=now_ms, now_ms=now_ms)
+        self._holdings[pool] = _Holding(lease, now_ms + lease_ms, Committed())
+        return lease
+
+    async def renew(self, lease: Lease, *, lease_ms: int) -> Lease:
+        """Extend a lease that is still ours.
+
+        Raises:
+            FencedError: it is not.
+        """
+        held = self._ours(lease)
+        now_ms = self._clock()
+        held.expires_ms = now_ms + lease_ms
+        return replace(held.lease, now_ms=now_ms)
+
+    async def release(self, lease: Lease) -> None:
+        """Give the lease up, if it is ours."""
+        try:
+            self._ours(lease).is_given_up = True
+        except FencedError:
+            return
+
+    def _ours(self, lease: Lease) -> _Holding:
+        held = self._holdings.get(lease.pool)
+        if held is None or held.is_given_up or (held.lease.holder, held.lease.epoch) != (lease.holder, lease.epoch):
+            raise FencedError(f"pool {lease.pool} is no longer held by {lease.holder} in epoch {lease.epoch}")
+        return held
+
+    # -- batches -----------------------------------------------------------------------------------------------------
+
+    async def commit(self, lease: Lease, number: int, changes: Changes, *, lease_ms: int) -> Committed:
+        """Write batch `number` and extend the lease.
+
+        Raises:
+            FencedError: the pool has another owner or epoch, or `number` does not follow.
+        """
+        held = self._ours(lease)
+        now_ms = self._clock()
+        if held.lease.batch == number:
+            return replace(held.last, now_ms=now_ms)
+        if held.lease.batch != number - 1:
+            raise FencedError(f"pool {lease.pool} is at batch {held.lease.batch}: {number} does not follow")
+        refused: set[str] = set()
+        stale: set[str] = set()
+        for change in changes.tasks:
+            if change.new is not None:
+                if not self._insert(lease.pool, change, change.new):
+                    refused.add(change.new.task_id)
+            elif not self._update_if_current(lease.pool, change):
+                stale.add(change.columns.task_id)
+        for agent_id in changes.forgotten_agents:
+            self._agents.pop((lease.pool, agent_id), None)
+        for row in changes.agents:
+            self._agents[lease.pool, row.agent_id] = row
+        held.lease = replace(held.lease, batch=number)
+        held.expires_ms = now_ms + lease_ms
+        held.last = Committed(refused=frozenset(refused), stale=frozenset(stale), now_ms=now_ms)
+        return held.last
+
+    def _insert(self, pool: str, change: TaskChange, new: NewTask) -> bool:
+        finished_ms = None if change.ending is None else change.ending.finished_ms
+        if new.key is not None and new.key_scope is not None:
+            place = (pool, new.key_scope, new.key)
+            claim = self._claims.get(place)
+            if claim is not None and not self._is_over(claim, new.created_ms):
+                return False
+            self._claims[place] = _Claim(new.task_id, new.digest, finished_ms)
+        self._tasks[new.task_id] = _Kept(
+            pool=pool, new=new, columns=change.columns, ended=change.ended, ending=change.ending
+        )
+        return True
+
+    def _is_over(self, claim: _Claim, at_ms: int) -> bool:
+        return claim.finished_ms is not None and claim.finished_ms + self._key_retention_ms <= at_ms
+
+    def _update_if_current(self, pool: str, change: TaskChange) -> bool:
+        kept = self._tasks.get(change.columns.task_id)
+        if kept is None or kept.pool != pool or kept.ending is not None:
+            return False
+        if change.guard != (kept.columns.state, kept.columns.attempt):
+            return False
+        ended = (*kept.ended, *change.ended)[-KEPT_ATTEMPTS:]
+        self._tasks[kept.new.task_id] = replace(kept, columns=change.columns, ended=ended, ending=change.ending)
+        claim = self._claims.get((pool, kept.new.key_scope or "", kept.new.key or ""))
+        if change.ending is not None and claim is not None and claim.task_id == kept.new.task_id:
+            claim.finished_ms = change.ending.finished_ms
+        return True
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    async def load(self, lease: Lease) -> Snapshot:
+        """The pool's live tasks, in the queue's order, and its agents."""
+        live = [kept for kept in self._tasks.values() if kept.pool == lease.pool and kept.ending is None]
+        live.sort(key=lambda kept: (-kept.new.priority, kept.new.order_ms, kept.new.task_id))
+        tasks = [
+            StoredTask(
+                columns=kept.columns,
+                spec=kept.new.spec,
+                created_ms=kept.new.created_ms,
+                order_ms=kept.new.order_ms,
+                deadline_ms=kept.new.deadline_ms,
+                last_end=kept.ended[-1] if kept.ended else None,
+            )
+            for kept in live
+        ]
+        agents = [self._agents[place] for place in sorted(self._agents) if place[0] == lease.pool]
+        return Snapshot(tasks=tasks, agents=agents)
+
+    async def offers(self, task_ids: list[str]) -> dict[str, OfferContent]:
+        """What offers of these live tasks carry; ids that are not live are left out."""
+        found = {task_id: self._tasks[task_id] for task_id in task_ids if task_id in self._tasks}
+        return {
+            task_id: OfferContent(spec=kept.new.spec, payload=kept.new.payload, progress=kept.columns.progress)
+            for task_id, kept in found.items()
+            if kept.ending is None
+        }
+
+    async def look_up(self, pool: str, task_id: str) -> Looked:
+        """State and kept attempts of a task."""
+        kept = self._find(pool, task_id)
+        return Looked(state=None) if kept is None else Looked(state=kept.columns.state, ended=kept.ended)
+
+    async def get(self, pool: str, *, task_id: str | None = None, key: str | None = None) -> TaskDocument | None:
+        """A task's document, by its id or by the client's key."""
+        if key is not None:
+            holder = (await self.key_holders(pool, "client", [key])).get(key)
+            return None if holder is None else holder.document
+        return (await self.documents(pool, [task_id])).get(task_id) if task_id is not None else None
+
+    async def documents(self, pool: str, task_ids: list[str]) -> dict[str, TaskDocument]:
+        """Documents of several tasks; missing ones are left out."""
+        found = {task_id: kept for task_id in task_ids if (kept := self._find(pool, task_id)) is not None}
+        return {task_id: document_of(_whole(kept)) for task_id, kept in found.items()}
+
+    async def page(self, pool: str, query: ListTasks) -> TaskPage:
+        """A page of tasks, the newest first by creation.
+
+        Raises:
+            InvalidRequestError: the cursor is not one of ours.
+        """
+        limit = query.limit or DEFAULT_PAGE
+        cursor = None if query.cursor is None else Cursor.parse(query.cursor)
+        found = [
+            kept
+            for kept in self._tasks.values()
+            if kept.pool == pool
+            and query.state in {None, kept.columns.state}
+            and query.type in {None, kept.new.type}
+            and query.agent_id in {None, kept.columns.agent_id}
+            and (cursor is None or _place(kept) < (cursor.created_ms, cursor.task_id))
+        ]
+        return page_of([_summary(kept) for kept in heapq.nlargest(limit + 1, found, key=_place)], limit)
+
+    async def key_holders(self, pool: str, scope: str, keys: list[str]) -> dict[str, KeyHolder]:
+        """The tasks that these keys belong to."""
+        claims = {key: claim for key in keys if (claim := self._claims.get((pool, scope, key))) is not None}
+        known = await self.documents(pool, [claim.task_id for claim in claims.values()])
+        return {
+            key: KeyHolder(task_id=claim.task_id, digest=claim.digest, document=known[claim.task_id])
+            for key, claim in claims.items()
+            if claim.task_id in known
+        }
+
+    async def original(self, pool: str, task_id: str) -> Original | None:
+        """A task with its specification and payload."""
+        kept = self._find(pool, task_id)
+        if kept is None:
+            return None
+        document = document_of(_whole(kept))
+        return Original(task_id=task_id, document=document, spec=kept.new.spec, payload=kept.new.payload)
+
+    async def maintain(self, *, retention_days: int, key_retention_ms: int) -> None:
+        """Forget what is past its retention."""
+        now_ms = self._clock()
+        oldest_ms = now_ms - retention_days * DAY_MS
+        self._claims = {
+            place: claim
+            for place, claim in self._claims.items()
+            if claim.finished_ms is None or claim.finished_ms > now_ms - key_retention_ms
+        }
+        self._tasks = {
+            task_id: kept
+            for task_id, kept in self._tasks.items()
+            if kept.ending is None or kept.ending.finished_ms >= oldest_ms
+        }
+
+    def _find(self, pool: str, task_id: str) -> _Kept | None:
+        kept = self._tasks.get(task_id)
+        return kept if kept is not None and kept.pool == pool else None
+
+
+def _place(kept: _Kept) -> tuple[int, str]:
+    return (kept.new.created_ms, kept.new.task_id)
+
+
+def _summary(kept: _Kept) -> TaskRow:
+    new, columns, ending = kept.new, kept.columns, kept.ending
+    error = None if ending is None or ending.error is None else msgspec.json.encode(ending.error)
+    return TaskRow(
+        task_id=new.task_id,
+        type=new.type,
+        priority=new.priority,
+        state=columns.state,
+        version=columns.version,
+        attempt=columns.attempt,
+        agent_id=columns.agent_id,
+        incarnation=columns.incarnation,
+        created_ms=new.created_ms,
+        started_ms=columns.started_ms,
+        updated_ms=columns.updated_ms,
+        reason=columns.reason,
+        spec=new.spec,
+        progress=columns.progress,
+        retry_of=new.retry_of,
+        assigned_ms=columns.assigned_ms,
+        until_ms=columns.until_ms if ending is None else None,
+        finished_ms=None if ending is None else ending.finished_ms,
+        error=error,
+    )
+
+
+def _whole(kept: _Kept) -> TaskRow:
+    row = _summary(kept)
+    row.payload = kept.new.payload
+    row.result = None if kept.ending is None else kept.ending.result
+    row.attempts = [msgspec.json.encode(end).decode() for end in kept.ended]
+    return row

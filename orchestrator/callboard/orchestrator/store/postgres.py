@@ -1,0 +1,196 @@
+"""The store in Postgres. Each method is one thing said to the database; what is said is in the modules beside this.
+
+Rules:
+- Commits, leases and offers have connections of their own: no reader can keep a lease from being renewed.
+- A store that was closed can be opened again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import asyncpg
+import structlog
+
+from callboard.orchestrator.store import leases, loading, maintenance, reads
+from callboard.orchestrator.store.commit import commit
+from callboard.orchestrator.store.connections import READING, WRITING, Connections
+from callboard.orchestrator.store.documents import document_of
+from callboard.orchestrator.store.tables import SCHEMA_REVISION
+from callboard.schemas.errors import ConfigurationError
+from callboard.schemas.vocabulary import Durability
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from callboard.orchestrator.core.changes import Changes, Snapshot
+    from callboard.orchestrator.core.events import Looked
+    from callboard.orchestrator.store.port import Committed, KeyHolder, Lease, OfferContent, Original
+    from callboard.schemas.tasks import ListTasks, TaskDocument, TaskPage
+
+log = structlog.get_logger()
+
+WRITERS: Final = 16
+"""Most connections for commits; a pool uses one for its commits and one for its offers."""
+READERS: Final = 4
+
+_DURABILITY: Final = ("fsync", "synchronous_commit", "full_page_writes")
+
+
+class PostgresStore:
+    """The durable side of one orchestrator replica; see `port.Store`.
+
+    Args:
+        database_url: `postgresql://…`, as asyncpg reads it; `postgresql+asyncpg://…` is the same.
+        key_retention_ms: How long a key outlives its task.
+        allow_relaxed_durability: Accept a database that may lose what it acknowledged.
+    """
+
+    def __init__(self, database_url: str, *, key_retention_ms: int, allow_relaxed_durability: bool = False) -> None:
+        self._url = database_url
+        self._key_retention_ms = key_retention_ms
+        self._allow_relaxed = allow_relaxed_durability
+        self._durability = Durability.FSYNC
+        self._writing = Connections(database_url, WRITING, limit=WRITERS)
+        self._reading = Connections(database_url, READING, limit=READERS)
+
+    @property
+    def durability(self) -> Durability:
+        """What an acknowledged commit survives; known after `open`."""
+        return self._durability
+
+    async def open(self) -> None:
+        """Connect, check the schema's version and the durability settings.
+
+        Raises:
+            ConfigurationError: see `port.Store`.
+            StoreUnavailableError: the database is away.
+        """
+        await self.close()
+        self._writing = Connections(self._url, WRITING, limit=WRITERS)
+        self._reading = Connections(self._url, READING, limit=READERS)
+        async with self._writing.use() as lent:
+            await _check_schema(lent.pg)
+            self._durability = await self._check_durability(lent.pg)
+
+    async def _check_durability(self, pg: Any) -> Durability:
+        row = await pg.fetchrow(f"SELECT {', '.join(f'current_setting({name!r})' for name in _DURABILITY)}")
+        off = [name for name, value in zip(_DURABILITY, row, strict=True) if value == "off"]
+        if not off:
+            return Durability.FSYNC
+        if not self._allow_relaxed:
+            raise ConfigurationError(
+                f"the database has {', '.join(off)} off: it may lose what it acknowledged; "
+                "turn it on, or set allow_relaxed_durability",
+                settings=off,
+            )
+        log.warning("the database may lose what it acknowledged", off=off)
+        return Durability.RELAXED
+
+    async def close(self) -> None:
+        """Let go of every connection. May be called twice."""
+        await self._writing.close()
+        await self._reading.close()
+
+    async def ping(self) -> None:
+        """One round trip to the database."""
+        async with self._writing.use() as lent:
+            await lent.pg.fetchval("SELECT 1")
+
+    async def acquire(self, pool: str, *, holder: str, replica: str, lease_ms: int) -> Lease | None:
+        """Take the pool's lease if it is free, expired or ours."""
+        async with self._writing.use() as lent:
+            lent.handed_over = True
+            return await leases.acquire(lent.pg, pool, holder=holder, replica=replica, lease_ms=lease_ms)
+
+    async def renew(self, lease: Lease, *, lease_ms: int) -> Lease:
+        """Extend a lease that is still ours.
+
+        Raises:
+            FencedError: it is not.
+        """
+        async with self._writing.use() as lent:
+            lent.handed_over = True
+            return await leases.renew(lent.pg, lease, lease_ms=lease_ms)
+
+    async def release(self, lease: Lease) -> None:
+        """Give the lease up, if it is ours."""
+        async with self._writing.use() as lent:
+            lent.handed_over = True
+            await leases.release(lent.pg, lease)
+
+    async def load(self, lease: Lease) -> Snapshot:
+        """The pool's live tasks, in the queue's order, and its agents, as committed."""
+        async with self._reading.use() as lent:
+            return await loading.load(lent.pg, lease.pool)
+
+    async def commit(self, lease: Lease, number: int, changes: Changes, *, lease_ms: int) -> Committed:
+        """Write batch `number` and extend the lease, in one transaction.
+
+        Raises:
+            FencedError: the pool has another owner or epoch, or `number` does not follow.
+        """
+        async with self._writing.use() as lent:
+            retention_ms = self._key_retention_ms
+            return await commit(lent, lease, number, changes, lease_ms=lease_ms, key_retention_ms=retention_ms)
+
+    async def offers(self, task_ids: list[str]) -> dict[str, OfferContent]:
+        """What offers of these live tasks carry; ids that are not live are left out."""
+        async with self._writing.use() as lent:
+            return await reads.offers(lent.pg, task_ids)
+
+    async def look_up(self, pool: str, task_id: str) -> Looked:
+        """State and kept attempts of a task, live or in the history."""
+        async with self._reading.use() as lent:
+            return await reads.look_up(lent.pg, pool, task_id)
+
+    async def get(self, pool: str, *, task_id: str | None = None, key: str | None = None) -> TaskDocument | None:
+        """A task's document, by its id or by the client's key."""
+        async with self._reading.use() as lent:
+            if key is not None:
+                holder = (await reads.key_holders(lent.pg, pool, "client", [key])).get(key)
+                return None if holder is None else holder.document
+            found = await reads.rows(lent.pg, pool, [task_id] if task_id is not None else [])
+        return document_of(found[0]) if found else None
+
+    async def documents(self, pool: str, task_ids: list[str]) -> dict[str, TaskDocument]:
+        """Documents of several tasks in one read; missing ones are left out."""
+        async with self._reading.use() as lent:
+            return await reads.documents(lent.pg, pool, task_ids)
+
+    async def page(self, pool: str, query: ListTasks) -> TaskPage:
+        """A page of tasks, live and historic, the newest first by creation.
+
+        Raises:
+            InvalidRequestError: the cursor is not one of ours.
+        """
+        async with self._reading.use() as lent:
+            return await reads.page(lent.pg, pool, query)
+
+    async def key_holders(self, pool: str, scope: str, keys: list[str]) -> dict[str, KeyHolder]:
+        """The tasks that these keys belong to."""
+        async with self._reading.use() as lent:
+            return await reads.key_holders(lent.pg, pool, scope, keys)
+
+    async def original(self, pool: str, task_id: str) -> Original | None:
+        """A task with its specification and payload, for a retry."""
+        async with self._reading.use() as lent:
+            return await reads.original(lent.pg, pool, task_id)
+
+    async def maintain(self, *, retention_days: int, key_retention_ms: int) -> None:
+        """Make the coming days' history partitions, drop those past the retention, forget expired keys."""
+        async with self._reading.use() as lent:
+            await maintenance.maintain(lent.pg, retention_days=retention_days, key_retention_ms=key_retention_ms)
+
+
+async def _check_schema(pg: Any) -> None:
+    try:
+        found = await pg.fetchval("SELECT version_num FROM schema_version")
+    except asyncpg.UndefinedTableError:
+        found = None
+    if found != SCHEMA_REVISION:
+        raise ConfigurationError(
+            f"the database's schema is {found or 'empty'}, this version needs {SCHEMA_REVISION}: run callboard migrate",
+            found=found,
+            needed=SCHEMA_REVISION,
+        )

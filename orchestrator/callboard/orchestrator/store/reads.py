@@ -1,0 +1,159 @@
+"""What clients and effects read of tasks.
+
+Rules:
+- A task moves from `task` to `task_history` in one statement, so one statement that looks into both misses none and
+  sees none twice.
+- A page is found by its place (creation, id), not by counting: rows that come and go shift nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import BigInteger, LargeBinary, Text, Uuid, bindparam, cast, literal, null, select, tuple_, union_all
+
+from callboard.orchestrator.core.events import Looked
+from callboard.orchestrator.store.documents import DEFAULT_PAGE, Cursor, TaskRow, document_of, ended_of
+from callboard.orchestrator.store.port import KeyHolder, OfferContent, Original
+from callboard.orchestrator.store.sql import among, query
+from callboard.orchestrator.store.tables import task, task_history, task_key
+from callboard.schemas.tasks import TaskPage
+from callboard.schemas.vocabulary import TaskState
+
+if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement, Select, Table
+
+    from callboard.schemas.tasks import ListTasks, TaskDocument
+
+_NO_NUMBER: Final = cast(null(), BigInteger)
+_NO_BYTES: Final = cast(null(), LargeBinary)
+_SHARED: Final = (
+    *("type", "priority", "state", "version", "attempt", "agent_id", "incarnation", "created_ms", "started_ms"),
+    *("updated_ms", "reason", "spec", "progress"),
+)
+
+
+def _summary(table: Table) -> list[ColumnElement[Any]]:
+    """The columns of a `TaskRow` for a page, from either table."""
+    is_live = table is task
+    return [
+        cast(table.c.id, Text).label("task_id"),
+        *(table.c[name] for name in _SHARED),
+        cast(table.c.retry_of, Text).label("retry_of"),
+        (task.c.assigned_ms if is_live else _NO_NUMBER).label("assigned_ms"),
+        (task.c.until_ms if is_live else _NO_NUMBER).label("until_ms"),
+        (_NO_NUMBER if is_live else task_history.c.finished_ms).label("finished_ms"),
+        (_NO_BYTES if is_live else task_history.c.error).label("error"),
+    ]
+
+
+def _whole(table: Table) -> Select[Any]:
+    """All columns of a `TaskRow`, for the tasks `ids` of `pool`."""
+    result = _NO_BYTES if table is task else task_history.c.result
+    columns = [*_summary(table), table.c.payload, table.c.attempts, result.label("result")]
+    return select(*columns).where(table.c.pool == bindparam("pool"), among(table.c.id, "ids"))
+
+
+def _outline(table: Table) -> Select[Any]:
+    chosen = select(table.c.state, table.c.attempts)
+    return chosen.where(table.c.pool == bindparam("pool"), table.c.id == bindparam("id", type_=Uuid(as_uuid=False)))
+
+
+_DOCUMENTS: Final = query(union_all(_whole(task), _whole(task_history)))
+_LOOK_UP: Final = query(union_all(_outline(task), _outline(task_history)))
+_OFFERS: Final = query(
+    select(cast(task.c.id, Text).label("id"), task.c.spec, task.c.payload, task.c.progress).where(
+        among(task.c.id, "ids")
+    )
+)
+_KEYS: Final = query(
+    select(task_key.c.key, cast(task_key.c.task_id, Text).label("task_id"), task_key.c.digest).where(
+        task_key.c.pool == bindparam("pool"), task_key.c.scope == bindparam("scope"), among(task_key.c.key, "keys")
+    )
+)
+
+
+async def offers(pg: Any, task_ids: list[str]) -> dict[str, OfferContent]:  # noqa: ANN401 - asyncpg has no types
+    """What the offers of these live tasks carry."""
+    rows = await _OFFERS.fetch(pg, ids=task_ids)
+    return {row["id"]: OfferContent(spec=row["spec"], payload=row["payload"], progress=row["progress"]) for row in rows}
+
+
+async def look_up(pg: Any, pool: str, task_id: str) -> Looked:  # noqa: ANN401 - asyncpg has no types
+    """The state of a task and its ended attempts."""
+    rows = await _LOOK_UP.fetch(pg, pool=pool, id=task_id)
+    if not rows:
+        return Looked(state=None)
+    return Looked(state=TaskState(rows[0]["state"]), ended=ended_of(rows[0]["attempts"]))
+
+
+async def rows(pg: Any, pool: str, task_ids: list[str]) -> list[TaskRow]:  # noqa: ANN401 - asyncpg has no types
+    """The rows of several tasks, whole."""
+    return [TaskRow(**row) for row in await _DOCUMENTS.fetch(pg, pool=pool, ids=task_ids)]
+
+
+async def documents(pg: Any, pool: str, task_ids: list[str]) -> dict[str, TaskDocument]:  # noqa: ANN401 - asyncpg has no types
+    """The documents of several tasks."""
+    return {row.task_id: document_of(row) for row in await rows(pg, pool, task_ids)}
+
+
+async def key_holders(pg: Any, pool: str, scope: str, keys: list[str]) -> dict[str, KeyHolder]:  # noqa: ANN401 - asyncpg has no types
+    """The tasks that have these keys."""
+    found = await _KEYS.fetch(pg, pool=pool, scope=scope, keys=keys)
+    known = await documents(pg, pool, [row["task_id"] for row in found]) if found else {}
+    return {
+        row["key"]: KeyHolder(task_id=row["task_id"], digest=row["digest"], document=known[row["task_id"]])
+        for row in found
+        if row["task_id"] in known
+    }
+
+
+async def original(pg: Any, pool: str, task_id: str) -> Original | None:  # noqa: ANN401 - asyncpg has no types
+    """A task with its specification and payload."""
+    for row in await rows(pg, pool, [task_id]):
+        return Original(task_id=task_id, document=document_of(row), spec=row.spec, payload=row.payload or b"")
+    return None
+
+
+async def page(pg: Any, pool: str, wanted: ListTasks) -> TaskPage:  # noqa: ANN401 - asyncpg has no types
+    """One page, the newest first."""
+    limit = wanted.limit or DEFAULT_PAGE
+    # A filter by state leaves one of the tables out: it could only be searched in vain.
+    tables = [
+        table
+        for table, has_it in (
+            (task, not (wanted.state and wanted.state.is_final)),
+            (task_history, _may_be_over(wanted)),
+        )
+        if has_it
+    ]
+    parts = [_page_of(table, pool, wanted).limit(limit + 1).subquery() for table in tables]
+    both = union_all(*(select(part) for part in parts)).subquery()
+    ordered = select(both).order_by(both.c.created_ms.desc(), both.c.task_id.desc()).limit(limit + 1)
+    found = [TaskRow(**row) for row in await query(ordered).fetch(pg)]
+    return page_of(found, limit)
+
+
+def page_of(found: list[TaskRow], limit: int) -> TaskPage:
+    """The first `limit` of the rows, with a cursor if there are more."""
+    shown = found[:limit]
+    more = len(found) > limit
+    cursor = Cursor(created_ms=shown[-1].created_ms, task_id=shown[-1].task_id).text() if more else None
+    return TaskPage(tasks=[document_of(row) for row in shown], cursor=cursor)
+
+
+def _may_be_over(wanted: ListTasks) -> bool:
+    return wanted.state is None or wanted.state.is_final
+
+
+def _page_of(table: Table, pool: str, wanted: ListTasks) -> Select[Any]:
+    chosen = select(*_summary(table)).where(table.c.pool == pool)
+    for name in ("state", "type", "agent_id"):
+        value = getattr(wanted, name)
+        if value is not None:
+            chosen = chosen.where(table.c[name] == value)
+    if wanted.cursor is not None:
+        cursor = Cursor.parse(wanted.cursor)
+        place = tuple_(literal(cursor.created_ms, BigInteger), literal(cursor.task_id, Uuid(as_uuid=False)))
+        chosen = chosen.where(tuple_(table.c.created_ms, table.c.id) < place)
+    return chosen.order_by(table.c.created_ms.desc(), table.c.id.desc())

@@ -1,0 +1,42 @@
+"""Queries made with SQLAlchemy Core, written out for asyncpg: Core checks the names, asyncpg runs them at its speed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import ARRAY, Uuid, any_, bindparam
+from sqlalchemy.dialects.postgresql.asyncpg import dialect as asyncpg_dialect
+
+if TYPE_CHECKING:
+    from sqlalchemy import Column, ColumnElement
+    from sqlalchemy.sql import ClauseElement
+
+_DIALECT: Final = asyncpg_dialect()
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """SQL with numbered parameters, and which value each number stands for."""
+
+    sql: str
+    names: tuple[str, ...]
+    defaults: dict[str, Any]
+
+    async def fetch(self, pg: Any, **values: Any) -> list[Any]:  # noqa: ANN401 - a connection of asyncpg, SQL values
+        """All rows, as records of asyncpg."""
+        values = {**self.defaults, **values}
+        rows: list[Any] = await pg.fetch(self.sql, *(values[name] for name in self.names))
+        return rows
+
+
+def query(statement: ClauseElement) -> Query:
+    """Write `statement` out; its bound values are the defaults of their names."""
+    compiled = statement.compile(dialect=_DIALECT)
+    return Query(str(compiled), tuple(getattr(compiled, "positiontup", None) or ()), dict(compiled.params))
+
+
+def among(column: Column[Any], name: str) -> ColumnElement[bool]:
+    """`column = ANY($name)`: one parameter for any number of values."""
+    kind = Uuid(as_uuid=False) if isinstance(column.type, Uuid) else column.type
+    return column == any_(bindparam(name, type_=ARRAY(kind)))
