@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -84,7 +85,7 @@ class CommandLine:
     home: Path
     env: dict[str, str]
 
-    async def start(self, *arguments: str) -> asyncio.subprocess.Process:
+    async def start(self, *arguments: str, stderr: int = subprocess.PIPE) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
             # The installed entry point, beside the interpreter that runs the tests.
             Path(sys.executable).with_name("callboard"),
@@ -93,7 +94,7 @@ class CommandLine:
             cwd=self.home,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
         )
 
     async def __call__(self, *arguments: str, stdin: bytes = b"") -> Finished:
@@ -451,6 +452,63 @@ async def test_status_for_people_and_programs(orchestrator: ScriptedOrchestrator
     for text in ("up 1h1m", "r1, epoch 7", "2 online", "5 queued, 1 running", "1.2ms", "50.0% succeeded", "end to end"):
         assert text in shown.out
     assert json.loads((await callboard("status", "--json")).out)["owner"]["epoch"] == 7
+
+
+async def test_a_wait_on_a_terminal_draws_progress_there_and_only_there(
+    orchestrator: ScriptedOrchestrator, callboard: CommandLine
+) -> None:
+    running = task("running", agent_id="reviewer-1", progress={"percent": 40, "message": "[red]parsing"})
+    orchestrator.on("tasks.submit", SUBMITTED)
+    orchestrator.on("tasks.get", running, running, task("succeeded", version=2, result=7))
+    controller, terminal = pty.openpty()
+    # A dumb terminal would get no bar.
+    on_terminal = CommandLine(callboard.home, callboard.env | {"TERM": "xterm", "COLUMNS": "120"})
+    process = await on_terminal.start("submit", "review", "--wait", stderr=terminal)
+    os.close(terminal)
+    async with asyncio.timeout(30):
+        out, _ = await process.communicate()
+    drawn = read_all(controller)
+    assert (process.returncode, out) == (0, b"7\n")
+    assert "on reviewer-1 [red]parsing" in drawn
+    assert "running" in drawn
+
+
+def read_all(controller: int) -> str:
+    """What was written to a terminal that nobody holds open any more."""
+    parts = []
+    try:
+        while part := os.read(controller, 65_536):
+            parts.append(part)
+    except OSError:
+        pass  # Linux says EIO at the end of a terminal
+    finally:
+        os.close(controller)
+    return b"".join(parts).decode()
+
+
+async def test_agent_exec_makes_an_agent_of_a_command_until_it_is_terminated(
+    orchestrator: ScriptedOrchestrator, callboard: CommandLine
+) -> None:
+    beat = {"epoch": 1, "heartbeat_interval_ms": 1000, "lease_ms": 3000, "cancel": [], "drain": False}
+    now = "2026-01-02T03:04:05Z"
+    orchestrator.on("agent.register", beat | {"agent_id": "counter", "pool": "default", "server_time": now})
+    orchestrator.on("agent.heartbeat", beat | {"database": "ok"})
+    orchestrator.on("agent.complete", {"recorded": True}).on("agent.leave", {})
+    options = "agent exec --agent-id counter --capability count --slots 2 --label zone=a --output json -- wc -c"
+    process = await callboard.start(*options.split())
+    offer = {"epoch": 1, "task_id": TASK_ID, "attempt": 1, "type": "count", "priority": "normal", "metadata": {}}
+    async with asyncio.timeout(30):
+        await orchestrator.arrived["agent.register"].wait()
+        [signed_in] = orchestrator.requests["agent.register"]
+        assert (signed_in["capabilities"], signed_in["slots"]) == (["count"], 2)
+        assert signed_in["labels"] == {"zone": "a"}
+        assert await orchestrator.tell_agent("counter", "assign", offer | {"payload": "12345"}) == {"accepted": True}
+        await orchestrator.arrived["agent.complete"].wait()
+        process.send_signal(signal.SIGTERM)
+        out, _ = await process.communicate()
+    assert orchestrator.requests["agent.complete"][0]["result"] == 5
+    assert orchestrator.arrived["agent.leave"].is_set()
+    assert (process.returncode, out) == (0, b"")
 
 
 async def test_version_and_help_need_no_server(elsewhere: CommandLine) -> None:

@@ -41,7 +41,7 @@ def task(state: str = "succeeded", **fields: object) -> dict[str, Any]:
 
 
 class ScriptedOrchestrator:
-    """Answers each verb (`tasks.submit`, `status`) with its script's next step; the last step is repeated."""
+    """Answers each verb (`tasks.submit`, `status`, `agent.register`) with its script's next step, the last for ever."""
 
     def __init__(self, url: str, pool: str = "default") -> None:
         self._url = url
@@ -60,6 +60,7 @@ class ScriptedOrchestrator:
         await self._nats.subscribe(f"{self.root}.tasks.*", cb=self._answer)
         await self._nats.subscribe(f"{self.root}.agents.*", cb=self._answer)
         await self._nats.subscribe(f"{self.root}.status", cb=self._answer)
+        await self._nats.subscribe(f"{self.root}.agent.*.*", cb=self._answer)
         await self._nats.flush()
         return self
 
@@ -71,12 +72,24 @@ class ScriptedOrchestrator:
         assert self._nats is not None
         await self._nats.publish(f"{self.root}.event.task.{state}.{task_id}", b"{}")
 
+    async def tell_agent(self, agent_id: str, verb: str, body: dict[str, Any]) -> dict[str, Any]:
+        """A request to an agent, and its answer."""
+        assert self._nats is not None
+        message = await self._nats.request(f"{self.root}.to.{agent_id}.{verb}", json.dumps(body).encode(), timeout=10)
+        answer: dict[str, Any] = json.loads(message.data)
+        return answer
+
     async def _answer(self, message: Msg) -> None:
         assert self._nats is not None
         verb = message.subject.removeprefix(f"{self.root}.")
+        if verb.startswith("agent."):
+            verb = f"agent.{verb.rpartition('.')[2]}"
         request = json.loads(message.data)
         self.requests[verb].append(request)
-        steps = self._scripts[verb]
+        steps = self._scripts.get(verb)
+        if steps is None:
+            self.arrived["unscripted"].set()
+            raise AssertionError(f"{verb} is not in the script: {request}")
         step = steps.pop(0) if len(steps) > 1 else steps[0]
         answer = step(request) if callable(step) else step
         if isinstance(answer, OrchestratorError):

@@ -6,7 +6,6 @@ asked for and nothing else; an error is one line on standard error, never a trac
 
 import os
 import sys
-from importlib.metadata import version
 from typing import Final
 
 from cyclopts import App, CycloptsError, Group, Parameter
@@ -19,13 +18,19 @@ def _shown_default(value: object) -> object:
     return None if value is False else value
 
 
+def _version() -> str:
+    from importlib.metadata import version  # noqa: PLC0415 - costs a sixth of the start
+
+    return version("callboard")
+
+
 app = App(
     name="callboard",
     help="A message-bus driven orchestrator for fleets of agents over NATS, durable in Postgres.",
     help_epilogue=EXIT_HELP,
     help_format="plaintext",
     group_commands=Group("Options", sort_key=9),
-    version=lambda: version("callboard"),
+    version=_version,
     result_action="return_value",
     suppress_keyboard_interrupt=False,
     default_parameter=Parameter(negative=(), show_default=_shown_default),

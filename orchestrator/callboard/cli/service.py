@@ -3,7 +3,6 @@
 Each hands over to the room that does the work and returns its exit status; nothing of the server is imported before.
 """
 
-from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
@@ -106,6 +105,8 @@ def demo(*, modules: int | None = None, keep: bool = False) -> int:
 
 def show_version() -> None:
     """Print the version."""
+    from importlib.metadata import version  # noqa: PLC0415 - costs a sixth of the start
+
     print_line(f"callboard {version('callboard')}")
 
 
