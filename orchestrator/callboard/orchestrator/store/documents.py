@@ -12,7 +12,7 @@ import msgspec
 from callboard.orchestrator.core.model import EndedAttempt
 from callboard.schemas.errors import InvalidRequestError
 from callboard.schemas.names import MAX_INTEGER, TASK_ID_PATTERN
-from callboard.schemas.tasks import AttemptRecord, Progress, TaskDocument, TaskError, TaskSpec
+from callboard.schemas.tasks import AttemptRecord, Progress, TaskDocument, TaskError, TaskPage, TaskSpec
 from callboard.schemas.times import to_instant, to_instant_or_none
 from callboard.schemas.vocabulary import HELD_TASK_STATES, TaskPriority, TaskState
 
@@ -147,3 +147,11 @@ class Cursor(msgspec.Struct, frozen=True, array_like=True):
             return msgspec.json.decode(base64.urlsafe_b64decode(text), type=cls)
         except (binascii.Error, UnicodeError, ValueError, msgspec.MsgspecError):
             raise InvalidRequestError("cursor: not one that a page ended with", path="cursor") from None
+
+
+def page_of(found: list[TaskRow], limit: int) -> TaskPage:
+    """The first `limit` of the rows, with a cursor if there are more."""
+    shown = found[:limit]
+    more = len(found) > limit
+    cursor = Cursor(created_ms=shown[-1].created_ms, task_id=shown[-1].task_id).text() if more else None
+    return TaskPage(tasks=[document_of(row) for row in shown], cursor=cursor)

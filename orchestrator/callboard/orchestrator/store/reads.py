@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import BigInteger, LargeBinary, Text, Uuid, bindparam, cast, literal, null, select, tuple_, union_all
 
 from callboard.orchestrator.core.events import Looked
-from callboard.orchestrator.store.documents import DEFAULT_PAGE, Cursor, TaskRow, document_of, ended_of
+from callboard.orchestrator.store.documents import DEFAULT_PAGE, Cursor, TaskRow, document_of, ended_of, page_of
 from callboard.orchestrator.store.port import KeyHolder, OfferContent, Original
 from callboard.orchestrator.store.sql import among, query
 from callboard.orchestrator.store.tables import task, task_history, task_key
@@ -132,18 +132,6 @@ async def page(pg: Any, pool: str, wanted: ListTasks) -> TaskPage:  # noqa: ANN4
     ordered = select(both).order_by(both.c.created_ms.desc(), both.c.task_id.desc()).limit(limit + 1)
     found = [TaskRow(**row) for row in await query(ordered).fetch(pg)]
     return page_of(found, limit)
-
-
-def page_of(found: list[TaskRow], limit: int) -> TaskPage:
-    """The first `limit` of the rows, with a cursor if there are more."""
-    shown = found[:limit]
-    more = len(found) > limit
-    cursor = Cursor(created_ms=shown[-1].created_ms, task_id=shown[-1].task_id).text() if more else None
-    return TaskPage(tasks=[document_of(row) for row in shown], cursor=cursor)
-
-
-def _may_be_over(wanted: ListTasks) -> bool:
-    return wanted.state is None or wanted.state.is_final
 
 
 def _page_of(table: Table, pool: str, wanted: ListTasks) -> Select[Any]:
