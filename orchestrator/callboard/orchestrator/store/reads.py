@@ -119,14 +119,7 @@ async def page(pg: Any, pool: str, wanted: ListTasks) -> TaskPage:  # noqa: ANN4
     """One page, the newest first."""
     limit = wanted.limit or DEFAULT_PAGE
     # A filter by state leaves one of the tables out: it could only be searched in vain.
-    tables = [
-        table
-        for table, has_it in (
-            (task, not (wanted.state and wanted.state.is_final)),
-            (task_history, _may_be_over(wanted)),
-        )
-        if has_it
-    ]
+    tables = [task, task_history] if wanted.state is None else [task_history if wanted.state.is_final else task]
     parts = [_page_of(table, pool, wanted).limit(limit + 1).subquery() for table in tables]
     both = union_all(*(select(part) for part in parts)).subquery()
     ordered = select(both).order_by(both.c.created_ms.desc(), both.c.task_id.desc()).limit(limit + 1)
