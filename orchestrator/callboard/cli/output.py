@@ -1,6 +1,6 @@
 """What commands print: tables and fields for people, JSON for programs.
 
-Rules: colours and cut lines only on a terminal; what came from tasks and agents is shown as plain text, so that no
+Rules: colours only on a terminal; what came from tasks and agents is shown as plain text, so that no
 control sequence of theirs reaches the terminal; every print is flushed, so that a pipe sees it at once.
 """
 
@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.table import Table
     from rich.text import Text
 
-_PIPE_WIDTH: Final = 1000
+_UNBROKEN: Final = 10_000
+"""Characters in a line that nothing is cut or wrapped to fit into."""
 _NO_VALUE: Final = "-"
 _COLOURS: Final = {
     "succeeded": "green",
@@ -53,7 +54,7 @@ def print_note(text: str) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, header: bool = True) -> None:
-    """A table; without a terminal one unbroken line for each row."""
+    """A table, one line a row: an id that is cut cannot be copied, so a narrow terminal wraps lines instead."""
     from rich.table import Table  # noqa: PLC0415 - rich is not needed for JSON
 
     table = Table(box=None, pad_edge=False, show_header=header, header_style="bold")
@@ -61,7 +62,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, hea
         table.add_column(column, no_wrap=True)
     for row in rows:
         table.add_row(*map(_styled, row))
-    _console().print(table)
+    _print(table, width=_UNBROKEN)
 
 
 def print_fields(fields: Iterable[tuple[str, object]]) -> None:
@@ -74,7 +75,7 @@ def print_fields(fields: Iterable[tuple[str, object]]) -> None:
     for name, value in fields:
         if value is not None:
             table.add_row(name, _styled(value))
-    _console().print(table)
+    _print(table, width=None if sys.stdout.isatty() else _UNBROKEN)
 
 
 def plain(value: object) -> str:
@@ -118,7 +119,12 @@ def _styled(value: object) -> "Text":
     return Text(text, style=_COLOURS.get(text, ""))
 
 
-def _console() -> "Console":
+def _print(table: "Table", *, width: int | None) -> None:
+    """Print without the blanks that fill up the last column: they would wrap too."""
     from rich.console import Console  # noqa: PLC0415 - rich is not needed for JSON
 
-    return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
+    console = Console(width=width, highlight=False)
+    with console.capture() as drawn:
+        console.print(table)
+    for line in drawn.get().splitlines():
+        print_line(line.rstrip())
