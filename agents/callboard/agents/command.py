@@ -4,23 +4,25 @@ import asyncio
 import os
 import shutil
 import signal
-import tempfile
 from dataclasses import dataclass
-from typing import IO, Any, Final, Literal
+from typing import Any, Final, Literal
 
-import anyio.to_thread
 import msgspec
 
 from callboard.agents.context import TaskContext
 from callboard.agents.errors import TaskFailed
 from callboard.agents.groups import GROUPS, end_group
-from callboard.agents.pipes import OutputTooLargeError, Pipe
+from callboard.agents.pipes import InputPipe, OutputPipe, OutputTooLargeError
 from callboard.schemas.errors import ConfigurationError
 from callboard.schemas.limits import RESULT_BYTES
 
 STDERR_TAIL_BYTES: Final = 1_500
 DRAIN_S: Final = 5.0
 """How long to wait for the end of output once the group is dead: only a daemon that took a pipe with it holds it."""
+
+_GATE: Final = ("/bin/sh", "-c", 'read -r _ && exec "$@"', "callboard")
+"""The command begins with the first line of its input, written once its group is on the list of those that die with us.
+Were we killed before, the line never comes. A shell reads no further than the line, so the rest is the command's."""
 
 Output = Literal["text", "json"]
 
@@ -70,27 +72,26 @@ class Command:
         return self._result(stdout)
 
     async def _run(self, ctx: TaskContext) -> bytes:
-        # A file and not a pipe: a command that does not read its input cannot block us.
-        with tempfile.TemporaryFile() as stdin:
-            await anyio.to_thread.run_sync(_fill, stdin, _input(ctx))
-            async with Pipe() as stdout, Pipe() as stderr:
-                try:
-                    process = await asyncio.create_subprocess_exec(
-                        *self.argv,
-                        stdin=stdin,
-                        stdout=stdout.writer,
-                        stderr=stderr.writer,
-                        env=_environment(ctx),
-                        start_new_session=True,
-                    )
-                except OSError as error:
-                    raise TaskFailed(f"cannot start {self.argv[0]}: {error}", type="cannot_start") from None
-                GROUPS.add(process.pid)
-                stdout.close_writer()
-                stderr.close_writer()
-                return await self._follow(process, stdout, stderr)
+        async with InputPipe() as stdin, OutputPipe() as stdout, OutputPipe() as stderr:
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *_GATE,
+                    *self.argv,
+                    stdin=stdin.child_end,
+                    stdout=stdout.child_end,
+                    stderr=stderr.child_end,
+                    env=_environment(ctx),
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise TaskFailed(f"cannot start {self.argv[0]}: {error}", type="cannot_start") from None
+            GROUPS.add(process.pid)
+            for pipe in (stdin, stdout, stderr):
+                pipe.close_child_end()
+            stdin.write(b"\n" + _input(ctx))
+            return await self._follow(process, stdout, stderr)
 
-    async def _follow(self, process: asyncio.subprocess.Process, stdout: Pipe, stderr: Pipe) -> bytes:
+    async def _follow(self, process: asyncio.subprocess.Process, stdout: OutputPipe, stderr: OutputPipe) -> bytes:
         """The output of a process that ends well; the group is dead when this returns or raises."""
         reading = asyncio.create_task(stdout.read(self.max_output_bytes))
         complaining = asyncio.create_task(stderr.read_tail(STDERR_TAIL_BYTES))
@@ -130,11 +131,6 @@ def _input(ctx: TaskContext) -> bytes:
     if payload is None:
         return b""
     return payload.encode() if isinstance(payload, str) else ctx.raw_payload
-
-
-def _fill(stdin: IO[bytes], data: bytes) -> None:
-    stdin.write(data)
-    stdin.seek(0)
 
 
 def _environment(ctx: TaskContext) -> dict[str, str]:

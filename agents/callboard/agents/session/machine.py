@@ -121,7 +121,7 @@ class Session:
             return
         if self._ledger.has_work and not _reached(self._leave_at_ms, self._now_ms):
             return
-        if self._presence.connected and self._presence.ever_registered:
+        if self._presence.connected and self._presence.may_be_known:
             self._do(self._presence.move(PhaseCause.DEPARTED, "finished"), do.SendLeave("stopped", LEAVE_TIMEOUT_MS))
         else:
             self._exit(PhaseCause.LEFT, do.Exit(do.ExitCause.LEFT), "finished, and nobody to say it to")

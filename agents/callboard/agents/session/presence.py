@@ -48,9 +48,9 @@ class Presence:
         self._registered_ms = 0
 
     @property
-    def ever_registered(self) -> bool:
-        """Whether the orchestrator can know this incarnation at all."""
-        return self._heard_ms is not None
+    def may_be_known(self) -> bool:
+        """Whether the orchestrator can have heard of this incarnation, be it that its answer has not come yet."""
+        return self._calls > 0
 
     def move(self, cause: PhaseCause, why: str) -> Announce:
         """To the phase that the table says."""
