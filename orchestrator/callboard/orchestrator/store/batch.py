@@ -5,7 +5,7 @@ Rules:
   nothing at all. All parts see the database as it was before the statement.
 - A part without rows is left out, so there are few shapes of statement, and each is prepared once.
 - Rows arrive as one array for each column. `id = ANY(ids)` beside the join is what makes the planner use the index
-  (the cached plan of the join alone scans the table).
+  (the cached plan of the join alone scans the table; see `connections.WRITING`).
 - Updates and deletions carry the state and attempt that the batch before left: what does not match is not written.
 - A new task with a key is inserted only if the key was free, or is free again.
 """
@@ -257,7 +257,7 @@ def statement(head: Head, parts: tuple[Part, ...]) -> str:
     for part in parts:
         texts.append(_numbered(part, first))
         first += len(part.columns)
-    counts = [f"(SELECT count(*) FROM {part.written})" for part in parts if part.written is not None]
+    counts = [f"(SELECT count(*) FROM {part.written})" for part in parts if part.written is not None]  # noqa: S608 - names from the parts above
     return f"WITH{','.join(texts)}\nSELECT now_ms, {' + '.join(counts) or '0'} AS written FROM lease"
 
 

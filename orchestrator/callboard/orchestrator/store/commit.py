@@ -52,7 +52,8 @@ async def commit(
     try:
         row = await attempt.run(TAKE, rows_of(changes))
     except DATA_ERRORS as error:
-        log.error("a batch has a bad row", pool=lease.pool, epoch=lease.epoch, batch=number, error=str(error))
+        # No traceback: it would show where the batch was sent, and not which row it was.
+        log.error("a batch has a bad row", pool=lease.pool, epoch=lease.epoch, batch=number, error=str(error))  # noqa: TRY400 - see above
         row = await attempt.run_apart(changes)
     if row is not None and row["written"] == len(changes.tasks):
         return Committed(now_ms=row["now_ms"])

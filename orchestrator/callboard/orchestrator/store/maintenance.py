@@ -38,6 +38,10 @@ DELETE FROM task_key WHERE task_id = ANY(ARRAY(
     SELECT task_id FROM task_key WHERE finished_ms <= $1 ORDER BY finished_ms LIMIT {CHUNK} FOR UPDATE SKIP LOCKED
 ))
 """  # noqa: S608 - made of the constant above
+_MOVE: Final = """
+WITH moved AS (DELETE FROM task_history_default WHERE finished_ms >= $1 AND finished_ms < $2 RETURNING *)
+INSERT INTO {partition} SELECT * FROM moved
+"""
 _DROP_STRAYS: Final = f"""
 DELETE FROM task_history_default WHERE id = ANY(ARRAY(
     SELECT id FROM task_history_default WHERE finished_ms < $1 LIMIT {CHUNK}
@@ -91,10 +95,7 @@ async def _make_partition(pg: Any, day: date) -> None:  # noqa: ANN401 - asyncpg
     # No row of this day may come into the default partition before the new one is there.
     await pg.execute("LOCK TABLE task_history_default IN SHARE ROW EXCLUSIVE MODE")
     await pg.execute(f"CREATE TABLE {name} (LIKE task_history INCLUDING ALL)")
-    await pg.execute(
-        f"WITH moved AS (DELETE FROM task_history_default WHERE finished_ms >= {first_ms} AND finished_ms < {next_ms}"
-        f" RETURNING *) INSERT INTO {name} SELECT * FROM moved"
-    )
+    await pg.execute(_MOVE.replace("{partition}", name), first_ms, next_ms)
     await pg.execute(f"ALTER TABLE task_history ATTACH PARTITION {name} FOR VALUES FROM ({first_ms}) TO ({next_ms})")
     log.info("history partition made", partition=name)
 

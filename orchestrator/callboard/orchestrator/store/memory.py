@@ -1,5 +1,6 @@
-"""The same store in dictionaries: the oracle that the one in Postgres is tested against, and the store of a
-throw-away pipeline (`enable_database_persistence = false`), whose tasks end with the process.
+"""The store in dictionaries: the oracle that the one in Postgres is tested against, and a throw-away pipeline's store.
+
+With `enable_database_persistence = false` this is all there is, and tasks end with the process.
 
 Rules:
 - Nothing is clever here: what this does is what a store should do.

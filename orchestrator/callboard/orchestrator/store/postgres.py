@@ -73,7 +73,7 @@ class PostgresStore:
             await _check_schema(lent.pg)
             self._durability = await self._check_durability(lent.pg)
 
-    async def _check_durability(self, pg: Any) -> Durability:
+    async def _check_durability(self, pg: Any) -> Durability:  # noqa: ANN401 - asyncpg has no types
         row = await pg.fetchrow(f"SELECT {', '.join(f'current_setting({name!r})' for name in _DURABILITY)}")
         off = [name for name, value in zip(_DURABILITY, row, strict=True) if value == "off"]
         if not off:
@@ -183,7 +183,7 @@ class PostgresStore:
             await maintenance.maintain(lent.pg, retention_days=retention_days, key_retention_ms=key_retention_ms)
 
 
-async def _check_schema(pg: Any) -> None:
+async def _check_schema(pg: Any) -> None:  # noqa: ANN401 - asyncpg has no types
     try:
         found = await pg.fetchval("SELECT version_num FROM schema_version")
     except asyncpg.UndefinedTableError:

@@ -47,14 +47,14 @@ def _summary(table: Table) -> list[ColumnElement[Any]]:
     ]
 
 
-def _whole(table: Table) -> Select[Any]:
+def _whole(table: Table) -> Select[*tuple[Any, ...]]:
     """All columns of a `TaskRow`, for the tasks `ids` of `pool`."""
     result = _NO_BYTES if table is task else task_history.c.result
     columns = [*_summary(table), table.c.payload, table.c.attempts, result.label("result")]
     return select(*columns).where(table.c.pool == bindparam("pool"), among(table.c.id, "ids"))
 
 
-def _outline(table: Table) -> Select[Any]:
+def _outline(table: Table) -> Select[*tuple[Any, ...]]:
     chosen = select(table.c.state, table.c.attempts)
     return chosen.where(table.c.pool == bindparam("pool"), table.c.id == bindparam("id", type_=Uuid(as_uuid=False)))
 
@@ -127,7 +127,7 @@ async def page(pg: Any, pool: str, wanted: ListTasks) -> TaskPage:  # noqa: ANN4
     return page_of(found, limit)
 
 
-def _page_of(table: Table, pool: str, wanted: ListTasks) -> Select[Any]:
+def _page_of(table: Table, pool: str, wanted: ListTasks) -> Select[*tuple[Any, ...]]:
     chosen = select(*_summary(table)).where(table.c.pool == pool)
     for name in ("state", "type", "agent_id"):
         value = getattr(wanted, name)

@@ -9,10 +9,10 @@ from sqlalchemy import ARRAY, Uuid, any_, bindparam
 from sqlalchemy.dialects.postgresql.asyncpg import dialect as asyncpg_dialect
 
 if TYPE_CHECKING:
-    from sqlalchemy import Column, ColumnElement
+    from sqlalchemy import Column, ColumnElement, Dialect
     from sqlalchemy.sql import ClauseElement
 
-_DIALECT: Final = asyncpg_dialect()
+_DIALECT: Final[Dialect] = asyncpg_dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy types it not
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Query:
 def query(statement: ClauseElement) -> Query:
     """Write `statement` out; its bound values are the defaults of their names."""
     compiled = statement.compile(dialect=_DIALECT)
-    return Query(str(compiled), tuple(getattr(compiled, "positiontup", None) or ()), dict(compiled.params))
+    return Query(str(compiled), tuple(getattr(compiled, "positiontup", None) or ()), dict(compiled.params or {}))
 
 
 def among(column: Column[Any], name: str) -> ColumnElement[bool]:

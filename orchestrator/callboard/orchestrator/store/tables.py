@@ -4,7 +4,7 @@ Rules:
 - `task` holds live tasks only, so that the hot table stays small; a final one moves to `task_history`, partitioned by
   the day (UTC) of its end.
 - `*_ms` are milliseconds since the Unix epoch. States are the protocol's words.
-- Specifications, payloads, results, progress and errors are bytes of UTF-8 JSON: no `jsonb`, which refuses `\\u0000`.
+- Specifications, payloads, results, progress and errors are bytes of UTF-8 JSON; `jsonb` would refuse an escaped NUL.
 - `epoch` and `batch` name the batch that wrote a row last: so a repeated commit can tell what it did the first time.
 """
 
