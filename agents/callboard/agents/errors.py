@@ -1,5 +1,7 @@
 """What a handler may raise to say more than that it failed."""
 
+from typing import Self
+
 from callboard.schemas.tasks import TaskError
 
 
@@ -23,6 +25,13 @@ class TaskFailed(Exception):  # noqa: N818 - an outcome of the task, not a mista
     ) -> None:
         super().__init__(message)
         self.error = TaskError(message=message, type=type, retryable=retryable, retry_after_ms=retry_after_ms)
+
+    @classmethod
+    def of(cls, error: TaskError) -> Self:
+        """The exception for what was, or would be, told to the orchestrator."""
+        failed = cls(error.message)
+        failed.error = error
+        return failed
 
 
 class TaskCancelled(Exception):  # noqa: N818 - as above

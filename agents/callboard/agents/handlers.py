@@ -29,6 +29,7 @@ log = structlog.get_logger("callboard.agents")
 
 Handler = Callable[[TaskContext], Awaitable[Any]] | Callable[[TaskContext], Any]
 Post = Callable[[ev.Event], None]
+Ended = ev.HandlerSucceeded | ev.HandlerFailed
 
 ANY: Final = "*"
 """The type of the handler for every type that has none of its own."""
@@ -72,15 +73,20 @@ class HandlerHost:
     def __init__(self, handlers: Handlers) -> None:
         self._handlers = handlers
         self._loop = asyncio.get_running_loop()
-        self._running: dict[AttemptRef, tuple[asyncio.Task[ev.Event], TaskContext]] = {}
+        self._running: dict[AttemptRef, tuple[asyncio.Task[Ended], TaskContext]] = {}
 
     def start(self, effect: do.StartHandler, post: Post) -> None:
         """Begin; ends in one of the session's `Handler…` events, which `post` takes."""
-        self._on_loop(self._start, effect, post)
+        try:
+            self._loop.call_soon_threadsafe(self._start, effect, post)
+        except RuntimeError:
+            # The loop was closed and the agent forgotten: give the work back instead of keeping it for ever.
+            post(ev.StopRequested())
 
     def cancel(self, ref: AttemptRef) -> None:
         """Have the handler end."""
-        self._on_loop(self._cancel, ref)
+        with contextlib.suppress(RuntimeError):  # a closed loop runs no handler any more
+            self._loop.call_soon_threadsafe(self._cancel, ref)
 
     async def close(self) -> None:
         """Cancel all that still runs, wait for the asynchronous ones, leave the threads behind."""
@@ -90,16 +96,11 @@ class HandlerHost:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _on_loop(self, function: Callable[..., None], *arguments: object) -> None:
-        # A closed loop has ended all its handlers; whoever closed it is about to end the session as well.
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(function, *arguments)
-
     def _start(self, effect: do.StartHandler, post: Post) -> None:
         ref = effect.ref
         context = TaskContext(effect.offer, lambda progress: post(ev.ProgressMade(ref, progress)))
         handler = self._handlers.find(effect.offer.type)
-        task = self._loop.create_task(_run(handler, ref, context), name=f"task {ref.task_id}/{ref.attempt}")
+        task = self._loop.create_task(run_attempt(handler, ref, context), name=f"task {ref.task_id}/{ref.attempt}")
         self._running[ref] = task, context
         task.add_done_callback(lambda _: post(self._ended(ref)))
 
@@ -125,7 +126,8 @@ def is_async(handler: Handler) -> bool:
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004 - its kind is asked for, not whether it can be called
 
 
-async def _run(handler: Handler, ref: AttemptRef, context: TaskContext) -> ev.Event:
+async def run_attempt(handler: Handler, ref: AttemptRef, context: TaskContext) -> Ended:
+    """Call the handler as its kind asks for; every exception is an outcome."""
     with structlog.contextvars.bound_contextvars(task_id=ref.task_id, attempt=ref.attempt):
         try:
             if is_async(handler):
@@ -140,7 +142,7 @@ async def _run(handler: Handler, ref: AttemptRef, context: TaskContext) -> ev.Ev
             return ev.HandlerFailed(ref, _shortened(TaskError(type=type(error).__name__, message=str(error))))
 
 
-def _succeeded(ref: AttemptRef, value: object) -> ev.Event:
+def _succeeded(ref: AttemptRef, value: object) -> Ended:
     """A result that is no JSON is the handler's mistake: another attempt would make it again."""
     try:
         return ev.HandlerSucceeded(ref, encode(value))
@@ -149,12 +151,12 @@ def _succeeded(ref: AttemptRef, value: object) -> ev.Event:
         return ev.HandlerFailed(ref, _shortened(TaskError(type="result_refused", message=message, retryable=False)))
 
 
-async def _in_thread(function: Callable[[], ev.Event]) -> ev.Event:
+async def _in_thread(function: Callable[[], Ended]) -> Ended:
     loop = asyncio.get_running_loop()
-    ended: asyncio.Future[ev.Event] = loop.create_future()
+    ended: asyncio.Future[Ended] = loop.create_future()
     variables = contextvars.copy_context()
 
-    def settle(event: ev.Event | None, error: BaseException | None) -> None:
+    def settle(event: Ended | None, error: BaseException | None) -> None:
         if ended.done():
             return
         if event is not None:
@@ -163,7 +165,7 @@ async def _in_thread(function: Callable[[], ev.Event]) -> ev.Event:
             ended.set_exception(error)
 
     def work() -> None:
-        event: ev.Event | None = None
+        event: Ended | None = None
         failure: BaseException | None = None
         try:
             event = variables.run(function)

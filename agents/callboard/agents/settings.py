@@ -83,11 +83,11 @@ class AgentSettings:
         role = self.role or env.get("CALLBOARD_ROLE") or None
         agent_id = self.agent_id or env.get("CALLBOARD_AGENT_ID") or f"agent-{uuid.uuid4().hex[:12]}"
         return Identity(
-            agent_id=_name("agent id", agent_id),
+            agent_id=_name("an agent id", agent_id),
             incarnation=str(uuid.uuid4()),
-            subjects=Subjects(pool, _name("prefix", prefix)),
-            role=None if role is None else _name("role", role),
-            capabilities=tuple(_name("capability", one) for one in dict.fromkeys(capabilities)),
+            subjects=Subjects(pool, _name("a prefix", prefix)),
+            role=None if role is None else _name("a role", role),
+            capabilities=tuple(_name("a capability", one) for one in dict.fromkeys(capabilities)),
             labels=_labels(env) if self.labels is None else self.labels,
             slots=_slots(env) if self.slots is None else _checked_slots(self.slots, "slots"),
             version=self.version,
@@ -97,7 +97,7 @@ class AgentSettings:
 
 def _name(what: str, value: str) -> str:
     if not is_name(value):
-        raise ConfigurationError(f"not a {what}: {value!r}; use 1 to 64 letters, digits, '-' and '_'")
+        raise ConfigurationError(f"not {what}: {value!r}; use 1 to 64 letters, digits, '-' and '_'")
     return value
 
 

@@ -1,0 +1,88 @@
+"""Handlers and their context, without a server."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from callboard.agents import Agent, TaskCancelled, TaskContext, TaskFailed
+from callboard.agents.testing import run_handler
+from callboard.schemas.errors import ConfigurationError
+from callboard.schemas.tasks import Progress
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_handler_can_be_run_without_a_server() -> None:
+    async def review(ctx: TaskContext) -> dict[str, object]:
+        await ctx.progress(50, "half-way", {"at": 1})
+        return {"lines": len(ctx.payload["text"].splitlines()), "resumed": ctx.previous_progress is not None}
+
+    run = await run_handler(review, {"text": "a\nb"}, previous_progress=Progress(percent=10))
+    assert run.result == {"lines": 2, "resumed": True}
+    assert [(progress.percent, progress.message) for progress in run.progress] == [(50, "half-way")]
+
+
+async def test_a_synchronous_handler_has_a_thread_of_its_own() -> None:
+    run = await run_handler(lambda _: threading.current_thread().name)
+    assert run.result == "callboard-handler"
+
+
+async def test_an_object_with_an_asynchronous_call_is_asynchronous() -> None:
+    class Callee:
+        async def __call__(self, ctx: TaskContext) -> str:
+            return f"{threading.current_thread().name} {ctx.type}"
+
+    assert (await run_handler(Callee())).result == "MainThread test"
+
+
+@pytest.mark.parametrize(
+    ("value", "words"), [(object(), "cannot be written"), ("\ud800", "cannot be written"), ({1, "a", 2.5j}, "cannot")]
+)
+async def test_a_result_that_is_no_json_is_not_worth_another_attempt(value: object, words: str) -> None:
+    with pytest.raises(TaskFailed, match=words) as failed:
+        await run_handler(lambda _: value)
+    assert failed.value.error.type == "result_refused"
+    assert failed.value.error.retryable is False
+
+
+async def test_an_error_is_told_by_its_type_and_words() -> None:
+    def fails(_ctx: TaskContext) -> None:
+        raise LookupError("no such file\x00")
+
+    with pytest.raises(TaskFailed) as failed:
+        await run_handler(fails)
+    assert failed.value.error.type == "LookupError"
+    assert failed.value.error.message == "no such file�"
+
+
+async def test_progress_out_of_range_is_the_handlers_mistake() -> None:
+    with pytest.raises(TaskFailed, match="percent must be from 0 to 100, not 101"):
+        await run_handler(lambda ctx: ctx.progress_nowait(101))
+
+
+async def test_a_cancelled_context_stops_a_synchronous_handler_where_it_looks() -> None:
+    def cancelled(ctx: TaskContext) -> None:
+        ctx.cancel()
+        assert ctx.cancelled
+        with pytest.raises(TaskCancelled):
+            ctx.progress_nowait(1)
+        ctx.raise_if_cancelled()
+
+    with pytest.raises(TaskFailed) as failed:
+        await run_handler(cancelled)
+    assert failed.value.error.type == "TaskCancelled"
+
+
+@pytest.mark.parametrize("task_type", ["", "a b", "a.b", "**", "x" * 65])
+def test_a_type_must_be_a_name(task_type: str) -> None:
+    with pytest.raises(ConfigurationError, match="not a task type"):
+        Agent("a").task(task_type)(lambda _: None)
+
+
+def test_a_type_has_one_handler() -> None:
+    agent = Agent("a")
+    agent.task("x")(lambda _: None)
+    with pytest.raises(ConfigurationError, match="'x' has a handler already"):
+        agent.task("x")(lambda _: None)
