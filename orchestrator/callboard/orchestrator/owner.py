@@ -11,7 +11,7 @@ Rules:
 """
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from time import monotonic, perf_counter
@@ -367,7 +367,7 @@ class PoolOwner:
         self._effects.extend(
             self.machine.handle(BatchCommitted(number=batch.number, refused=committed.refused), now_ms)
         )
-        self.counts = batch.counts
+        self.counts = _counts_less_refused(batch, committed)
         dropped = committed.refused | committed.stale
         if not dropped:
             self._effects.extend(batch.effects)
@@ -460,3 +460,11 @@ class PoolOwner:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("work beside the loop failed", pool=self.lease.pool, exc_info=error)
+
+
+def _counts_less_refused(batch: Batch, committed: Committed) -> dict[TaskState, int]:
+    """What is durable of the batch's counts: a task whose key was another's never existed."""
+    refused = Counter(
+        change.columns.state for change in batch.changes.tasks if change.columns.task_id in committed.refused
+    )
+    return {state: count - refused[state] for state, count in batch.counts.items()}

@@ -48,8 +48,11 @@ class Requirements(Message, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     capabilities: Capabilities | None = None
 
 
-class Backoff(Message, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The delay before attempt n + 1: full jitter over `min(initial_ms * factor ** (n - 1), max_ms)`."""
+class Backoff(Message, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=False):
+    """The delay before attempt n + 1: full jitter over `min(initial_ms * factor ** (n - 1), max_ms)`.
+
+    Always encoded whole: `omit_defaults` compares by identity, and equal content must have an equal digest.
+    """
 
     initial_ms: DurationMs = 1000
     factor: Annotated[float, Meta(ge=1, le=100)] = 2.0

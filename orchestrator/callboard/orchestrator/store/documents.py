@@ -104,7 +104,7 @@ def _progress_of(data: bytes | None, *, is_summary: bool) -> Progress | None:
     if data is None:
         return None
     progress = _progress.decode(data)
-    return msgspec.structs.replace(progress, data=None) if is_summary else progress
+    return msgspec.structs.replace(progress, data=msgspec.UNSET) if is_summary else progress
 
 
 def _attempts_of(row: TaskRow, attempts: list[str]) -> list[AttemptRecord]:
