@@ -26,13 +26,9 @@ from callboard.schemas.vocabulary import HELD_TASK_STATES, AgentState, DeclineRe
 
 def place_waiting(pool: Pool, now_ms: int) -> None:
     """Assign what can be assigned, in the protocol's order, up to one batch's worth."""
-    left = pool.settings.max_assignments
-    for task, placement in pool.queue.ready():
+    for task, placement in pool.queue.ready(pool.settings.max_assignments):
         strategy = task.strategy or pool.settings.strategy
         assign(pool, task, pool.placer.choose(task, placement, pool.agents, strategy), now_ms)
-        left -= 1
-        if left == 0:
-            return
 
 
 def assign(pool: Pool, task: Task, agent: Agent, now_ms: int) -> None:

@@ -8,7 +8,7 @@ Classes that nobody waits in are dropped, the longest unused first, beyond `IDLE
 """
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Final
 
 from callboard.orchestrator.core.filters import mismatch
@@ -33,6 +33,9 @@ class Lane:
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    def __iter__(self) -> Iterator[Task]:
+        return iter(self._waiting.values())
 
     def push(self, task: Task) -> None:
         """Have `task` wait here."""
@@ -91,6 +94,16 @@ class Queue:
         self._classes_of: dict[str, set[PlacementClass]] = {}
         self._ready: list[tuple[Order, int, PlacementClass]] = []
         self._sequence = 0
+
+    @property
+    def classes(self) -> Collection[PlacementClass]:
+        """Every class that is kept."""
+        return self._classes.values()
+
+    def is_listed(self, placement: PlacementClass) -> bool:
+        """Whether `placement` stands among the ready ones under its first task. Scans: for checks only."""
+        head = placement.head()
+        return head is not None and any(order == head.order and of is placement for order, _, of in self._ready)
 
     def class_of(self, needs: Needs) -> PlacementClass:
         """The class of `needs`, made and filled on first use."""
@@ -157,9 +170,13 @@ class Queue:
             placement.free.discard(agent.agent_id)
         del self.agents[agent.agent_id]
 
-    def ready(self) -> Iterator[tuple[Task, PlacementClass]]:
-        """The first task that can be placed now, again and again; the caller places it before it asks for the next."""
-        while self._ready:
+    def ready(self, most: int) -> Iterator[tuple[Task, PlacementClass]]:
+        """The first task that can be placed now, again and again, `most` of them.
+
+        The caller takes each from the queue before it asks for the next, and asks until there is none: what is left
+        is then listed for another time.
+        """
+        while self._ready and most > 0:
             order, _, placement = heapq.heappop(self._ready)
             if placement.marked == order:
                 placement.marked = None
@@ -167,6 +184,7 @@ class Queue:
             if head is None or not placement.free:
                 continue
             if head.order == order:
+                most -= 1
                 yield head, placement
             self._mark_ready(placement)
 

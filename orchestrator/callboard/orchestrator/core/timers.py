@@ -38,6 +38,9 @@ class Timers:
     def __len__(self) -> int:
         return len(self._due)
 
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._due)
+
     def set(self, clock: Clock, subject: str, due_ms: int) -> None:
         """Have `(clock, subject)` fire at `due_ms`, replacing its earlier due time."""
         key = (clock, subject)

@@ -1,0 +1,226 @@
+"""What is true of a pool between any two events. Tests check it after each one; production code never does.
+
+Every rule is recomputed plainly from the records, so that an index, a counter or a timer that drifted is found where
+it drifted and not where it is missed. `check` raises at the first violation, with its story.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from typing import Final
+
+from callboard.orchestrator.core.filters import mismatch
+from callboard.orchestrator.core.model import Agent, Task
+from callboard.orchestrator.core.pool import Pool
+from callboard.orchestrator.core.timers import Clock
+from callboard.schemas.vocabulary import HELD_TASK_STATES, WAITING_TASK_STATES, AgentState, TaskState
+
+_PRESENT: Final = frozenset({AgentState.ONLINE, AgentState.SUSPECT})
+_GONE: Final = frozenset({AgentState.OFFLINE, AgentState.STOPPED})
+_TASK_CLOCKS: Final = frozenset(
+    {Clock.DEFERRAL, Clock.DEADLINE, Clock.RUN_LIMIT, Clock.PROGRESS_LIMIT, Clock.OFFER},
+)
+
+
+class BrokenInvariantError(Exception):
+    """Something that is always true is not: a bug of ours."""
+
+
+def check(pool: Pool, *, shrunk: Collection[str] = ()) -> None:
+    """Check every rule.
+
+    Args:
+        pool: between two events.
+        shrunk: agents that registered with fewer slots than they held attempts; those may hold too many.
+
+    Raises:
+        BrokenInvariantError: with the story.
+    """
+    for rule in _RULES:
+        for story in rule(pool):
+            raise BrokenInvariantError(f"{(rule.__doc__ or '').partition('.')[0]}: {story}")
+    for agent in pool.agents.values():
+        held = sum(_is_current(pool, agent, task_id, attempt) for task_id, attempt in agent.holds)
+        if held > agent.slots and agent.agent_id not in shrunk:
+            raise BrokenInvariantError(f"slots are never over-committed: {held} attempts in {_agent(agent)}")
+
+
+def _held_by_its_agent(pool: Pool) -> Iterator[str]:
+    """A held attempt occupies a slot of its agent, under that agent's incarnation."""
+    for task in pool.tasks.values():
+        if task.state not in HELD_TASK_STATES:
+            continue
+        agent = pool.agent_of(task)
+        if agent is None or task.held not in agent.holds:
+            yield f"{_task(task)} is in nobody's slots"
+        elif agent.incarnation != task.incarnation:
+            yield f"{_task(task)} is of incarnation {task.incarnation}, {_agent(agent)} of {agent.incarnation}"
+        elif agent.holds[task.held] != (task.state is TaskState.RUNNING):
+            yield f"{_task(task)} is accepted or not, {_agent(agent)} says the opposite"
+        elif agent.liveness not in _PRESENT:
+            yield f"{_task(task)} is held by {_agent(agent)}"
+
+
+def _columns_fit_the_state(pool: Pool) -> Iterator[str]:
+    """What a task carries fits its state."""
+    for task in pool.tasks.values():
+        owner = (task.agent_id, task.incarnation, task.assigned_ms)
+        if task.state in HELD_TASK_STATES and None in owner:
+            yield f"{_task(task)} is held, by {owner}"
+        if task.state in WAITING_TASK_STATES and any(part is not None for part in owner):
+            yield f"{_task(task)} waits, and has {owner}"
+        if (task.state is TaskState.DEFERRED) != (task.until_ms is not None):
+            yield f"{_task(task)} has until {task.until_ms}"
+        if task.state in HELD_TASK_STATES and (task.state is TaskState.RUNNING) != (task.started_ms is not None):
+            yield f"{_task(task)} started at {task.started_ms}"
+        if (task.state is TaskState.SUCCEEDED) != (task.result is not None):
+            yield f"{_task(task)} has result {task.result!r}"
+        if task.state is TaskState.SUCCEEDED and task.error is not None:
+            yield f"{_task(task)} has {task.error}"
+
+
+def _budgets_hold(pool: Pool) -> Iterator[str]:
+    """Attempts are spent within the budget, and crashes are among them."""
+    for task in pool.tasks.values():
+        if task.spent > task.max_attempts or (task.spent == task.max_attempts and not task.state.is_final):
+            # What was spent last may be followed by nothing but an end; a task that is done spent it in time.
+            yield f"{_task(task)} spent {task.spent} of {task.max_attempts}"
+        if not len(task.crashed_on) <= task.crashes <= task.spent <= task.attempt:
+            yield f"{_task(task)}: crashes {task.crashes} on {task.crashed_on}, spent {task.spent}"
+
+
+def _queued_in_one_lane(pool: Pool) -> Iterator[str]:
+    """A queued task is in one lane, its own, and nobody else is in any."""
+    places = Counter(
+        (task.task_id, placement.needs, rank)
+        for placement in pool.queue.classes
+        for rank, lane in enumerate(placement.lanes)
+        for task in lane
+    )
+    wanted = Counter(
+        (task.task_id, task.needs, task.priority.rank)
+        for task in pool.tasks.values()
+        if task.state is TaskState.QUEUED
+    )
+    if places != wanted:
+        yield f"too many {places - wanted}, too few {wanted - places}"
+    for placement in pool.queue.classes:
+        for lane in placement.lanes:
+            first, head = min((task.order for task in lane), default=None), lane.head()
+            if first != (None if head is None else head.order):
+                yield f"{head} is first in a lane where {first} should be"
+
+
+def _index_is_complete(pool: Pool) -> Iterator[str]:
+    """The index of eligible and free agents is what the filters say of every agent."""
+    for agent in pool.agents.values():
+        if agent.has_room != (agent.is_schedulable and agent.has_free_slot):
+            yield f"has_room is {agent.has_room} for {_agent(agent)}"
+    for placement in pool.queue.classes:
+        eligible = {a.agent_id for a in pool.agents.values() if mismatch(placement.needs, a) is None}
+        if placement.eligible != eligible:
+            yield f"eligible for {placement.needs}: {sorted(placement.eligible ^ eligible)} differ"
+        free = {agent_id for agent_id in eligible if pool.agents[agent_id].has_room}
+        if set(placement.free) != free:
+            yield f"free for {placement.needs}: {sorted(set(placement.free) ^ free)} differ"
+        if free and not placement.is_idle and not pool.queue.is_listed(placement):
+            yield f"{placement.needs} has tasks and free agents, and is not listed as ready"
+
+
+def _timers_fit_the_states(pool: Pool) -> Iterator[str]:
+    """Exactly the timers run that the states need."""
+    wanted = {key for task in pool.tasks.values() for key in _task_timers(task)}
+    found = {key for key in pool.timers if key[0] in _TASK_CLOCKS}
+    if wanted != found:
+        yield f"missing {sorted(wanted - found)}, left over {sorted(found - wanted)}"
+    for agent in pool.agents.values():
+        for clock, needed in (
+            (Clock.LIVENESS, agent.liveness in _PRESENT),
+            (Clock.FORGET, agent.liveness in _GONE),
+            (Clock.SKIP, agent.skip_until_ms > 0),
+            (Clock.GRACE, agent.stopping),
+        ):
+            if needed and not pool.timers.is_set(clock, agent.agent_id):
+                yield f"no {clock.name} for {_agent(agent)}"
+    rides = bool(pool.lazy) or (bool(pool.dirty) and not pool.is_urgent)
+    if rides and not pool.timers.is_set(Clock.FLUSH, ""):
+        yield "what waits for a ride has no flush"
+
+
+def _task_timers(task: Task) -> Iterator[tuple[Clock, str]]:
+    if task.state is TaskState.DEFERRED:
+        yield (Clock.DEFERRAL, task.task_id)
+    if task.deadline_ms is not None and not task.state.is_final:
+        yield (Clock.DEADLINE, task.task_id)
+    if task.state is TaskState.ASSIGNED:
+        yield (Clock.OFFER, task.task_id)
+    if task.state is TaskState.RUNNING and task.run_timeout_ms is not None:
+        yield (Clock.RUN_LIMIT, task.task_id)
+    if task.state is TaskState.RUNNING and task.progress_timeout_ms is not None:
+        yield (Clock.PROGRESS_LIMIT, task.task_id)
+
+
+def _counts_match(pool: Pool) -> Iterator[str]:
+    """The counts by state are those of the tasks."""
+    found = Counter(task.state for task in pool.tasks.values())
+    for state, count in pool.counts.items():
+        # Final ones are counted for ever, and leave memory.
+        if count != found[state] if not state.is_final else count < found[state]:
+            yield f"{state}: counted {count}, found {found[state]}"
+
+
+def _nothing_is_unwritten(pool: Pool) -> Iterator[str]:
+    """What differs from its row is in the batch being decided, with the row's guard."""
+    for task in pool.tasks.values():
+        is_dirty = task.task_id in pool.dirty
+        if (task.written is None) != (task.task_id in pool.new):
+            yield f"{_task(task)} is inserted or not, written {task.written}"
+        if not is_dirty and (task.written != (task.state, task.attempt) or task.unwritten_ends):
+            yield f"{_task(task)} will not be written, last {task.written}"
+        if task.written is not None and task.written[0].is_final and is_dirty:
+            yield f"{_task(task)} is written again after its end"
+        if is_dirty and task.changed_in != pool.number:
+            yield f"{_task(task)} is to be written, and says batch {task.changed_in}"
+    for task_id, task in pool.dirty.items():
+        if pool.tasks.get(task_id) is not task:
+            yield f"{_task(task)} is to be written, and unknown"
+
+
+def _final_ones_leave(pool: Pool) -> Iterator[str]:
+    """A final task leaves memory with the commit of its end."""
+    open_ends = {task.task_id for number, tasks in pool.ending.items() if number > pool.committed for task in tasks}
+    for task in pool.tasks.values():
+        if task.state.is_final and task.task_id not in open_ends and task.task_id not in pool.dirty:
+            yield f"{_task(task)} is still here"
+    if any(number <= pool.committed for number in pool.ending):
+        yield f"batches {sorted(pool.ending)} are kept, {pool.committed} is committed"
+
+
+_RULES: Final[tuple[Callable[[Pool], Iterator[str]], ...]] = (
+    _held_by_its_agent,
+    _columns_fit_the_state,
+    _budgets_hold,
+    _queued_in_one_lane,
+    _index_is_complete,
+    _timers_fit_the_states,
+    _counts_match,
+    _nothing_is_unwritten,
+    _final_ones_leave,
+)
+
+
+def _is_current(pool: Pool, agent: Agent, task_id: str, attempt: int) -> bool:
+    task = pool.tasks.get(task_id)
+    return (
+        task is not None
+        and task.state in HELD_TASK_STATES
+        and (task.attempt, task.agent_id) == (attempt, agent.agent_id)
+    )
+
+
+def _task(task: Task) -> str:
+    return f"task {task.task_id} ({task.state}, attempt {task.attempt} of {task.agent_id}, version {task.version})"
+
+
+def _agent(agent: Agent) -> str:
+    holds = ", ".join(f"{task_id}/{attempt}" for task_id, attempt in agent.holds)
+    return f"agent {agent.agent_id} ({agent.state}, {agent.slots} slots, holds {holds or 'nothing'})"
