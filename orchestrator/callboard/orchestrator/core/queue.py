@@ -91,6 +91,8 @@ class Queue:
     def __init__(self) -> None:
         self.agents: dict[str, Agent] = {}
         self._classes: dict[Needs, PlacementClass] = {}
+        self._idle: dict[Needs, PlacementClass] = {}
+        """The classes in which nobody waits, the longest unused first."""
         self._classes_of: dict[str, set[PlacementClass]] = {}
         self._ready: list[tuple[Order, int, PlacementClass]] = []
         self._sequence = 0
@@ -107,20 +109,20 @@ class Queue:
 
     def class_of(self, needs: Needs) -> PlacementClass:
         """The class of `needs`, made and filled on first use."""
-        found = self._classes.pop(needs, None)
+        found = self._classes.get(needs)
         if found is None:
-            found = PlacementClass(needs)
+            found = self._classes[needs] = PlacementClass(needs)
             for agent in self.agents.values():
                 self._enter(found, agent)
-        self._classes[needs] = found  # the last in order of use
-        if len(self._classes) > IDLE_CLASSES:
-            self._drop_idle()
+        if found.is_idle:
+            self._rest(found)
         return found
 
     def push(self, task: Task) -> None:
         """Have a queued task wait for an agent."""
         placement = self.class_of(task.needs)
         placement.lanes[task.priority.rank].push(task)
+        self._idle.pop(task.needs, None)
         self._mark_ready(placement)
 
     def remove(self, task: Task) -> None:
@@ -128,6 +130,8 @@ class Queue:
         placement = self._classes.get(task.needs)
         if placement is not None:
             placement.lanes[task.priority.rank].remove(task)
+            if placement.is_idle:
+                self._rest(placement)
 
     def oldest_ms(self) -> int | None:
         """The smallest `order_ms` of the tasks that wait."""
@@ -214,11 +218,12 @@ class Queue:
         placement.marked = head.order
         heapq.heappush(self._ready, (head.order, self._sequence, placement))
 
-    def _drop_idle(self) -> None:
-        for needs, placement in list(self._classes.items())[:-1]:
-            if len(self._classes) <= IDLE_CLASSES:
-                return
-            if placement.is_idle:
-                del self._classes[needs]
-                for agent_id in placement.eligible:
-                    self._classes_of[agent_id].discard(placement)
+    def _rest(self, placement: PlacementClass) -> None:
+        """Note an idle class as just used; the longest unused one makes room."""
+        self._idle.pop(placement.needs, None)
+        self._idle[placement.needs] = placement
+        if len(self._idle) > IDLE_CLASSES:
+            dropped = self._idle.pop(next(iter(self._idle)))
+            del self._classes[dropped.needs]
+            for agent_id in dropped.eligible:
+                self._classes_of[agent_id].discard(dropped)
