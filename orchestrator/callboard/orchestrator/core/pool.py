@@ -114,6 +114,8 @@ class Pool:
         """Have `agent` written with this batch."""
         agent.changed_in = self.number
         self.dirty_agents[agent.agent_id] = agent
+        # One forgotten in this very batch is back: its row is written over, not deleted.
+        self.forgotten_agents.discard(agent.agent_id)
         self.is_urgent = True
 
     def is_committed(self, changed_in: int) -> bool:
