@@ -15,6 +15,7 @@ from callboard.orchestrator.core.events import (
 from callboard.orchestrator.core.model import Agent, EndedAttempt, Held, Task
 from callboard.orchestrator.core.moves import end_attempt, move
 from callboard.orchestrator.core.pool import Pool
+from callboard.orchestrator.core.tasks import expire
 from callboard.orchestrator.core.timers import Clock
 from callboard.orchestrator.core.transitions import Move
 from callboard.schemas.agents import Recorded
@@ -27,6 +28,9 @@ from callboard.schemas.vocabulary import HELD_TASK_STATES, AgentState, DeclineRe
 def place_waiting(pool: Pool, now_ms: int) -> None:
     """Assign what can be assigned, in the protocol's order, up to one batch's worth."""
     for task, placement in pool.queue.ready(pool.settings.max_assignments):
+        if task.deadline_ms is not None and task.deadline_ms <= now_ms:
+            expire(pool, task, now_ms)
+            continue
         strategy = task.strategy or pool.settings.strategy
         assign(pool, task, pool.placer.choose(task, placement, pool.agents, strategy), now_ms)
 

@@ -12,12 +12,15 @@ from callboard.orchestrator.core.timers import Clock
 from callboard.orchestrator.core.transitions import IllegalMoveError, Move, after
 from callboard.schemas.tasks import TaskError, TaskEvent
 from callboard.schemas.times import to_instant, to_instant_or_none
-from callboard.schemas.vocabulary import HELD_TASK_STATES, DeferralReason, Outcome, TaskState
+from callboard.schemas.vocabulary import HELD_TASK_STATES, WAITING_TASK_STATES, DeferralReason, Outcome, TaskState
 
 
 def enter(pool: Pool, task: Task, now_ms: int, *, outcome: Outcome | None = None) -> None:
     """Count `task` in its state, start what that state needs, and announce it."""
     pool.counts[task.state] += 1
+    if task.state in WAITING_TASK_STATES and task.deadline_ms is not None:
+        # A held attempt's may have been put off; a waiting task expires on time.
+        pool.timers.set(Clock.DEADLINE, task.task_id, task.deadline_ms)
     if task.state is TaskState.QUEUED:
         pool.queue.push(task)
     elif task.state is TaskState.DEFERRED:

@@ -92,7 +92,6 @@ def on_submitted(pool: Pool, event: TaskSubmitted, now_ms: int) -> None:
     pool.new[task.task_id] = _columns(event, task)
     pool.touch(task)
     enter(pool, task, now_ms)
-    watch_deadline(pool, task)
     if deadline_ms is not None and deadline_ms <= now_ms:
         expire(pool, task, now_ms)
     pool.submissions.append(Submission(event.ticket, task, satisfiable, is_retry=event.retry_of is not None))
