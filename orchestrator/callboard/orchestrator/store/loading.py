@@ -40,7 +40,7 @@ _TASKS: Final = query(
         > tuple_(bindparam("created_ms", type_=BigInteger), bindparam("id", type_=Uuid(as_uuid=False))),
     )
     .order_by(task.c.created_ms, task.c.id)
-    .limit(SLICE)
+    .limit(bindparam("limit"))
 )
 _AGENTS: Final = query(select(agent).where(agent.c.pool == bindparam("pool")).order_by(agent.c.agent_id))
 
@@ -50,7 +50,7 @@ async def load(pg: Any, pool: str) -> Snapshot:  # noqa: ANN401 - asyncpg has no
     ordered: list[tuple[tuple[int, int, str], StoredTask]] = []
     created_ms, task_id = _FIRST
     while True:
-        rows = await _TASKS.fetch(pg, pool=pool, created_ms=created_ms, id=task_id)
+        rows = await _TASKS.fetch(pg, pool=pool, created_ms=created_ms, id=task_id, limit=SLICE)
         ordered += [((-row["priority"], row["order_ms"], row["task_id"]), _stored(row)) for row in rows]
         if len(rows) < SLICE:
             break
