@@ -30,7 +30,6 @@ E = TypeVar("E")
 START_MS = 1_700_000_000_000
 LEASE_MS = 60_000
 POOL = "default"
-HELD = frozenset({"assigned", "running"})
 
 
 def done(work: Coroutine[Any, Any, T]) -> T:
@@ -297,6 +296,23 @@ class Rig:
         incarnation = self.pool_agent(agent_id).incarnation or ""
         return self.ask(ev.AgentLeft(ticket=ticket, agent_id=agent_id, incarnation=incarnation), ticket)
 
+    # Operators.
+
+    def drain(self, agent_id: str = "a", grace_ms: int | None = None) -> object:
+        """`agents.drain`."""
+        ticket = self.ticket()
+        return self.ask(ev.DrainRequested(ticket=ticket, agent_id=agent_id, grace_ms=grace_ms), ticket)
+
+    def resume(self, agent_id: str = "a") -> object:
+        """`agents.resume`."""
+        ticket = self.ticket()
+        return self.ask(ev.ResumeRequested(ticket=ticket, agent_id=agent_id), ticket)
+
+    def shut_down(self, agent_id: str = "a", grace_ms: int | None = None) -> object:
+        """`agents.shutdown`."""
+        ticket = self.ticket()
+        return self.ask(ev.ShutdownRequested(ticket=ticket, agent_id=agent_id, grace_ms=grace_ms), ticket)
+
     # Looking.
 
     def task(self, task_id: str) -> Task:
@@ -315,9 +331,10 @@ class Rig:
         """The committed state of a task."""
         return self.document(task_id).state
 
-    def outcomes(self, task_id: str) -> list[Outcome | None]:
-        """How the attempts of a task ended, as committed."""
-        return [attempt.outcome for attempt in self.document(task_id).attempts or []]
+    def outcomes(self, task_id: str) -> list[Outcome]:
+        """How the attempts of a task that are over ended, as committed."""
+        attempts = self.document(task_id).attempts or []
+        return [attempt.outcome for attempt in attempts if attempt.outcome is not None]
 
     def last_changes(self) -> Changes:
         """What the last batch wrote."""

@@ -97,7 +97,6 @@ def on_registered(pool: Pool, event: AgentRegistered, now_ms: int) -> None:
         _replace(pool, agent, message.incarnation, listed, now_ms)
     _describe(agent, message)
     agent.seen_ms = now_ms
-    agent.stopping = False
     pool.timers.clear(Clock.FORGET, agent.agent_id)
     pool.queue.refit(agent)
     if agent.liveness is not S.ONLINE:
@@ -135,6 +134,10 @@ def _replace(pool: Pool, agent: Agent, incarnation: str, listed: list[tuple[str,
     if agent.incarnation is not None:
         agent.replaced = (*agent.replaced, agent.incarnation)[-REMEMBERED_INCARNATIONS:]
     agent.incarnation = incarnation
+    if agent.stopping:
+        # The shutdown was meant for the process that is gone, and so was its grace.
+        agent.stopping = False
+        pool.timers.clear(Clock.GRACE, agent.agent_id)
     agent.seq = -1
     agent.skip_until_ms = 0
     agent.unsupported.clear()
