@@ -11,14 +11,11 @@ from typing import Final
 from callboard.orchestrator.core.filters import mismatch
 from callboard.orchestrator.core.model import Agent, Task
 from callboard.orchestrator.core.pool import Pool
-from callboard.orchestrator.core.timers import Clock
+from callboard.orchestrator.core.timers import TASK_CLOCKS, Clock
 from callboard.schemas.vocabulary import HELD_TASK_STATES, WAITING_TASK_STATES, AgentState, TaskState
 
 _PRESENT: Final = frozenset({AgentState.ONLINE, AgentState.SUSPECT})
 _GONE: Final = frozenset({AgentState.OFFLINE, AgentState.STOPPED})
-_TASK_CLOCKS: Final = frozenset(
-    {Clock.DEFERRAL, Clock.DEADLINE, Clock.RUN_LIMIT, Clock.PROGRESS_LIMIT, Clock.OFFER},
-)
 
 
 class BrokenInvariantError(Exception):
@@ -129,7 +126,7 @@ def _index_is_complete(pool: Pool) -> Iterator[str]:
 def _timers_fit_the_states(pool: Pool) -> Iterator[str]:
     """Exactly the timers run that the states need."""
     wanted = {key for task in pool.tasks.values() for key in _task_timers(task)}
-    found = {key for key in pool.timers if key[0] in _TASK_CLOCKS}
+    found = {key for key in pool.timers if key[0] in TASK_CLOCKS}
     if wanted != found:
         yield f"missing {sorted(wanted - found)}, left over {sorted(found - wanted)}"
     for agent in pool.agents.values():

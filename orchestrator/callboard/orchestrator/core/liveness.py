@@ -16,7 +16,7 @@ from callboard.orchestrator.core.listing import held_of, reconcile, unwanted
 from callboard.orchestrator.core.model import Agent
 from callboard.orchestrator.core.moves import end_attempt
 from callboard.orchestrator.core.pool import Pool
-from callboard.orchestrator.core.timers import Clock
+from callboard.orchestrator.core.timers import AGENT_CLOCKS, Clock
 from callboard.schemas.agents import AgentEvent, HeartbeatAnswer, Register, RegisterAnswer
 from callboard.schemas.base import Nothing
 from callboard.schemas.errors import IncarnationReplacedError, ResourceLimitError, UnknownIncarnationError
@@ -66,12 +66,12 @@ def on_spawned(pool: Pool, event: AgentSpawned, now_ms: int) -> None:
 
 
 def on_spawn_abandoned(pool: Pool, event: SpawnAbandoned, now_ms: int) -> None:
-    """The process is gone for good, and with it what it held."""
+    """The process is gone for good, and with it what it held; one that never registered leaves no trace."""
     agent = pool.agents.get(event.agent_id)
     if agent is None or agent.liveness is S.STOPPED:
         return
-    if agent.incarnation is None:
-        pool.queue.forget(agent)
+    if agent.incarnation is None and not agent.replaced and not agent.operator_drain:
+        forget(pool, agent)
         return
     lose_attempts(pool, agent, now_ms, "process ended")
     stop(pool, agent, now_ms, reason="process ended")
@@ -277,9 +277,16 @@ def stop(pool: Pool, agent: Agent, now_ms: int, *, reason: str | None) -> None:
 
 
 def on_forget(pool: Pool, agent: Agent) -> None:
-    """Long gone: drop it from memory and database."""
+    """Long gone."""
     if agent.liveness in {S.OFFLINE, S.STOPPED}:
-        pool.queue.forget(agent)
-        pool.dirty_agents.pop(agent.agent_id, None)
-        pool.forgotten_agents.add(agent.agent_id)
-        pool.is_urgent = True
+        forget(pool, agent)
+
+
+def forget(pool: Pool, agent: Agent) -> None:
+    """Drop an agent that holds nothing from memory and database."""
+    pool.queue.forget(agent)
+    for clock in AGENT_CLOCKS:
+        pool.timers.clear(clock, agent.agent_id)
+    pool.dirty_agents.pop(agent.agent_id, None)
+    pool.forgotten_agents.add(agent.agent_id)
+    pool.is_urgent = True

@@ -23,6 +23,9 @@ class Clock(IntEnum):
     FLUSH = 9
 
 
+AGENT_CLOCKS: Final = (Clock.LIVENESS, Clock.SKIP, Clock.GRACE, Clock.FORGET)
+TASK_CLOCKS: Final = (Clock.DEFERRAL, Clock.DEADLINE, Clock.RUN_LIMIT, Clock.PROGRESS_LIMIT, Clock.OFFER)
+
 Key = tuple[Clock, str]
 
 
