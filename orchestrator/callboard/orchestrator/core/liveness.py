@@ -245,9 +245,12 @@ def lose_attempts(pool: Pool, agent: Agent, now_ms: int, reason: str) -> None:
 def on_left(pool: Pool, event: AgentLeft, now_ms: int) -> None:
     """A clean goodbye: what the agent held is released."""
     agent = pool.agents.get(event.agent_id)
+    if agent is not None and event.incarnation in agent.replaced:
+        # It is gone already, by an earlier goodbye perhaps whose answer was lost: asked again, the same answer.
+        pool.answer(event.ticket, Nothing())
+        return
     if agent is None or agent.incarnation != event.incarnation:
-        replaced = agent is not None and event.incarnation in agent.replaced
-        pool.refuse(event.ticket, IncarnationReplacedError() if replaced else UnknownIncarnationError())
+        pool.refuse(event.ticket, UnknownIncarnationError())
         return
     release_attempts(pool, agent, now_ms, "agent left")
     stop(pool, agent, now_ms, reason=event.reason)
