@@ -202,6 +202,8 @@ def _finish(pool: Pool, task: Task, what: Move, now_ms: int, *, reason: str | No
     The slot stays taken until the agent no longer lists the attempt (protocol, section 3).
     """
     if task.state not in HELD_TASK_STATES:
+        # What an earlier attempt failed with is no part of how the task ended.
+        task.error = None
         move(pool, task, what, now_ms, reason=reason)
         return
     agent_id = task.agent_id
