@@ -125,7 +125,7 @@ class Rig:
 
     def take(self, kind: type[E]) -> list[E]:
         """The effects of this kind since the last take; all others are forgotten."""
-        found = [effect for effect in self.effects if isinstance(effect, kind)]
+        found: list[E] = [effect for effect in self.effects if isinstance(effect, kind)]
         self.effects.clear()
         return found
 

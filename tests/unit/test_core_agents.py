@@ -42,7 +42,7 @@ class TestRegister:
         task_id = rig.submit(requires=Requirements(role="reader", capabilities=["y"]))
         rig.registered(role="reader", capabilities=["y"], slots=3, labels={"zone": "b"}, version="2")
         agent = rig.pool_agent("a")
-        assert (agent.role, agent.capabilities, agent.slots, agent.version) == ("reader", {"y"}, 3, "2")
+        assert (agent.role, agent.capabilities, agent.slots, agent.version) == ("reader", frozenset({"y"}), 3, "2")
         assert agent.labels == {"zone": "b"}
         assert rig.task(task_id).agent_id == "a"
 

@@ -15,6 +15,7 @@ from callboard.orchestrator.core.events import (
 from callboard.orchestrator.core.model import Agent, EndedAttempt, Held, Task
 from callboard.orchestrator.core.moves import end_attempt, move
 from callboard.orchestrator.core.pool import Pool
+from callboard.orchestrator.core.presence import set_liveness
 from callboard.orchestrator.core.tasks import expire
 from callboard.orchestrator.core.timers import Clock
 from callboard.orchestrator.core.transitions import Move
@@ -77,10 +78,8 @@ def undeliver(pool: Pool, task: Task, now_ms: int) -> None:
     agent, held = pool.agent_of(task), task.held
     end_attempt(pool, task, Outcome.UNDELIVERED, now_ms)
     if agent is not None and agent.liveness is AgentState.ONLINE:
-        agent.liveness = AgentState.SUSPECT
+        set_liveness(pool, agent, AgentState.SUSPECT, now_ms, reason="offer undelivered")
     pool.release_slot(agent, held)
-    if agent is not None:
-        pool.queue.update_room(agent)
 
 
 def _offer(task: Task, now_ms: int) -> SendOffer:

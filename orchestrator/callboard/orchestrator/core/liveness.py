@@ -4,7 +4,7 @@ No expiry without observation: after a take-over, or the return of database or b
 """
 
 from callboard.orchestrator.core.attempts import current, undeliver
-from callboard.orchestrator.core.effects import Answer, PublishAgent, Refuse
+from callboard.orchestrator.core.effects import Answer, Refuse
 from callboard.orchestrator.core.events import (
     AgentLeft,
     AgentRegistered,
@@ -16,8 +16,9 @@ from callboard.orchestrator.core.listing import held_of, reconcile, unwanted
 from callboard.orchestrator.core.model import Agent
 from callboard.orchestrator.core.moves import end_attempt
 from callboard.orchestrator.core.pool import Pool
+from callboard.orchestrator.core.presence import announce, set_liveness
 from callboard.orchestrator.core.timers import AGENT_CLOCKS, Clock
-from callboard.schemas.agents import AgentEvent, HeartbeatAnswer, Register, RegisterAnswer
+from callboard.schemas.agents import HeartbeatAnswer, Register, RegisterAnswer
 from callboard.schemas.base import Nothing
 from callboard.schemas.errors import IncarnationReplacedError, ResourceLimitError, UnknownIncarnationError
 from callboard.schemas.limits import REMEMBERED_INCARNATIONS
@@ -25,29 +26,6 @@ from callboard.schemas.times import to_instant
 from callboard.schemas.vocabulary import AgentState, DatabaseHealth, Outcome, TaskState
 
 S = AgentState
-
-
-def set_liveness(pool: Pool, agent: Agent, liveness: AgentState, now_ms: int, *, reason: str | None = None) -> None:
-    """Change what is believed of an agent, and announce it when the state that the protocol shows changes."""
-    agent.liveness = liveness
-    announce(pool, agent, now_ms, reason=reason)
-    pool.queue.update_room(agent)
-
-
-def announce(pool: Pool, agent: Agent, now_ms: int, *, reason: str | None = None) -> None:
-    """Publish the agent's state."""
-    pool.after_commit.append(
-        PublishAgent(
-            AgentEvent(
-                agent_id=agent.agent_id,
-                pool=pool.name,
-                state=agent.state,
-                at=to_instant(now_ms),
-                incarnation=agent.incarnation,
-                reason=reason,
-            )
-        )
-    )
 
 
 def on_spawned(pool: Pool, event: AgentSpawned, now_ms: int) -> None:
@@ -147,10 +125,9 @@ def _replace(pool: Pool, agent: Agent, incarnation: str, listed: list[tuple[str,
         if task is not None and held in claimed:
             task.incarnation = incarnation
             pool.touch(task)
-        elif task is not None and task.state is TaskState.ASSIGNED:
-            undeliver(pool, task, now_ms)
         elif task is not None:
-            end_attempt(pool, task, Outcome.CRASHED, now_ms, reason="incarnation replaced")
+            outcome = Outcome.UNDELIVERED if task.state is TaskState.ASSIGNED else Outcome.CRASHED
+            end_attempt(pool, task, outcome, now_ms, reason="incarnation replaced")
     agent.holds = dict.fromkeys(listed, True)
 
 

@@ -2,9 +2,10 @@
 
 from callboard.orchestrator.core.effects import SendCancel, SendDrain, SendShutdown, StopProcess
 from callboard.orchestrator.core.events import DrainRequested, ResumeRequested, ShutdownRequested, Ticket
-from callboard.orchestrator.core.liveness import announce, release_attempts, stop
+from callboard.orchestrator.core.liveness import release_attempts, stop
 from callboard.orchestrator.core.model import Agent
 from callboard.orchestrator.core.pool import Pool
+from callboard.orchestrator.core.presence import announce
 from callboard.orchestrator.core.timers import Clock
 from callboard.schemas.agents import AgentChange
 from callboard.schemas.errors import AgentNotFoundError

@@ -1,0 +1,31 @@
+"""What is believed of an agent, changed and announced in one place."""
+
+from callboard.orchestrator.core.effects import PublishAgent
+from callboard.orchestrator.core.model import Agent
+from callboard.orchestrator.core.pool import Pool
+from callboard.schemas.agents import AgentEvent
+from callboard.schemas.times import to_instant
+from callboard.schemas.vocabulary import AgentState
+
+
+def set_liveness(pool: Pool, agent: Agent, liveness: AgentState, now_ms: int, *, reason: str | None = None) -> None:
+    """Change what is believed of an agent, and announce it when the state that the protocol shows changes."""
+    agent.liveness = liveness
+    announce(pool, agent, now_ms, reason=reason)
+    pool.queue.update_room(agent)
+
+
+def announce(pool: Pool, agent: Agent, now_ms: int, *, reason: str | None = None) -> None:
+    """Publish the agent's state."""
+    pool.after_commit.append(
+        PublishAgent(
+            AgentEvent(
+                agent_id=agent.agent_id,
+                pool=pool.name,
+                state=agent.state,
+                at=to_instant(now_ms),
+                incarnation=agent.incarnation,
+                reason=reason,
+            )
+        )
+    )
