@@ -90,7 +90,7 @@ def test_an_interval_of_nothing_does_not_make_it_spin() -> None:
     rig.tell(ev.Registered(rig.only(do.SendRegister).call, register_answer(interval_ms=0)))
     before = rig.now_ms
     rig.beat()
-    assert rig.now_ms > before
+    assert rig.now_ms - before >= 16
 
 
 def test_a_refused_registration_is_repeated_with_back_off_when_it_may_pass() -> None:
@@ -232,6 +232,32 @@ def test_an_epoch_that_starts_anew_is_taken_once_the_lease_is_lost() -> None:
     assert rig.offered(ONE, epoch=1).accepted
 
 
+def test_the_lease_counts_from_the_sending_of_what_was_answered() -> None:
+    rig = Rig().registered()
+    beat = rig.beat()
+    sent_ms = rig.now_ms
+    rig.tell(ev.HeartbeatAnswered(beat.call, heartbeat_answer()), after_ms=700)
+    rig.lose_lease()
+    assert rig.now_ms - sent_ms == LEASE_MS
+
+
+def test_an_unanswered_heartbeat_is_repeated_long_before_its_interval() -> None:
+    rig = Rig().registered()
+    rig.tell(ev.HeartbeatUnanswered(rig.beat().call))
+    before = rig.now_ms
+    rig.beat()
+    assert rig.now_ms - before <= INTERVAL_MS / 3
+
+
+def test_a_heartbeat_answered_after_the_lease_is_lost_shows_that_somebody_is_there() -> None:
+    rig = Rig().registered()
+    beat = rig.beat()
+    while rig.session.phase is Phase.SIGNED_IN:
+        rig.wait()
+    rig.tell(ev.HeartbeatAnswered(beat.call, heartbeat_answer()))
+    rig.only(do.SendRegister)
+
+
 # Offers
 
 
@@ -314,6 +340,14 @@ def test_a_refused_result_becomes_a_failure(error: OrchestratorError) -> None:
     assert fail.error == TaskError(type="result_refused", message=error.message, retryable=False)
     rig.tell(ev.ReportRefused(ONE, fail.call, error.body()))
     assert rig.session.running == (), "refused twice: dropped, and the orchestrator notices"
+
+
+def test_a_report_is_not_sent_twice_while_its_answer_may_come() -> None:
+    rig = Rig().registered().holding(ONE)
+    rig.tell(ev.HandlerSucceeded(ONE, b"1"))
+    rig.only(do.SendComplete)
+    rig.beat()
+    assert not rig.all(do.SendComplete)
 
 
 def test_a_stale_attempt_is_dropped_and_declined_from_then_on() -> None:
@@ -443,6 +477,14 @@ def test_a_stop_still_reports_what_ends_in_time_and_does_not_wait_for_more() -> 
     assert rig.now_ms - began == 1_000
     rig.tell(ev.LeaveEnded())
     assert rig.only(do.Exit).cause is do.ExitCause.LEFT
+
+
+def test_a_handler_that_fails_of_being_stopped_is_given_back_not_failed() -> None:
+    rig = Rig().registered().holding(ONE)
+    rig.tell(ev.StopRequested())
+    rig.tell(ev.HandlerFailed(ONE, TaskError(message="interrupted")))
+    assert not rig.all(do.SendFail)
+    rig.only(do.SendLeave)
 
 
 def test_a_second_wish_to_end_can_only_be_more_urgent() -> None:

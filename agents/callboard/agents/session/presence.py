@@ -127,10 +127,7 @@ class Presence:
         self._heard_ms = self._sent_ms
         self._outstanding = None
         self._failures = 0
-        if self.phase is Phase.LEASE_LOST:
-            # The late answer to a heartbeat: somebody is there, so register at once.
-            self._due_ms = now_ms
-        elif not self._hurried:
+        if not self._hurried:
             self._due_ms = self._sent_ms + self._delays.spread(self.interval_ms, HEARTBEAT_SPREAD)
         return True
 
@@ -145,7 +142,5 @@ class Presence:
         """The current request was not answered, or by an error that may pass: repeat it after a back-off."""
         self._outstanding = None
         self._failures += 1
-        delay_ms = self._delays.retry_ms(self._failures, at_least_ms=error.retry_after_ms if error else None)
-        if self.phase is Phase.SIGNED_IN:
-            delay_ms = min(delay_ms, self.interval_ms)
-        self._due_ms = now_ms + delay_ms
+        at_least_ms = error.retry_after_ms if error else None
+        self._due_ms = now_ms + self._delays.retry_ms(self._failures, at_least_ms=at_least_ms)
