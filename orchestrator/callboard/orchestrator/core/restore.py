@@ -35,11 +35,20 @@ def restore(machine: Machine, snapshot: Snapshot, now_ms: int) -> None:
         _restore_task(pool, stored, now_ms)
 
 
+def _liveness(row: AgentRow) -> AgentState:
+    """What to believe of an agent: who was there is there until a lease says otherwise."""
+    if row.state is AgentState.STARTING:
+        # Its process died with the replica that started it; what it was before, if anything, may still come back.
+        return AgentState.STOPPED if row.incarnation is None else AgentState.OFFLINE
+    return row.state if row.state in {AgentState.OFFLINE, AgentState.STOPPED} else AgentState.ONLINE
+
+
 def _restore_agent(pool: Pool, row: AgentRow, now_ms: int) -> None:
-    is_gone = row.state in {AgentState.OFFLINE, AgentState.STOPPED}
+    liveness = _liveness(row)
+    is_gone = liveness is not AgentState.ONLINE
     agent = Agent(
         agent_id=row.agent_id,
-        liveness=row.state if is_gone else AgentState.ONLINE,
+        liveness=liveness,
         incarnation=row.incarnation,
         replaced=row.replaced,
         role=row.role,
