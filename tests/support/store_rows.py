@@ -32,7 +32,7 @@ def task_id() -> str:
     return f"{number[:8]}-{number[8:12]}-7{number[12:15]}-8{number[15:18]}-000000{number[18:]}"
 
 
-def spec_json(**fields: Any) -> bytes:
+def spec_json(**fields: Any) -> bytes:  # noqa: ANN401 - fields of any type
     return TaskSpec(**{"type": "lint", **fields}).without_payload()
 
 
@@ -53,7 +53,7 @@ class Draft:
     def insert_final(self, state: TaskState = S.CANCELLED, *, finished_ms: int = T0) -> TaskChange:
         return replace(self.finish(state, finished_ms=finished_ms)[1], new=self.new, guard=None)
 
-    def move(self, state: TaskState, **columns: Any) -> tuple[Draft, TaskChange]:
+    def move(self, state: TaskState, **columns: Any) -> tuple[Draft, TaskChange]:  # noqa: ANN401 - fields of any type
         """The same task in another live state, guarded by the one before."""
         is_held = state in HELD_TASK_STATES
         before = self.columns
@@ -107,7 +107,7 @@ def draft(
     retry_of: str | None = None,
     task_type: str = "lint",
     placement: str = "lint|||",
-    **spec: Any,
+    **spec: Any,  # noqa: ANN401 - fields of any type
 ) -> Draft:
     """A queued task."""
     new = NewTask(
@@ -158,7 +158,7 @@ def ended_attempt(attempt: int, *, state: TaskState = S.QUEUED, error: TaskError
     )
 
 
-def agent_row(agent_id: str = "agent-1", **fields: Any) -> AgentRow:
+def agent_row(agent_id: str = "agent-1", **fields: Any) -> AgentRow:  # noqa: ANN401 - fields of any type
     given: dict[str, Any] = {
         "agent_id": agent_id,
         "state": AgentState.ONLINE,
@@ -212,6 +212,6 @@ async def own(store: Store, pool: str = POOL, *, holder: str = "holder-1", lease
     return Owner(store, lease)
 
 
-def as_json(message: object) -> Any:
+def as_json(message: object) -> Any:  # noqa: ANN401 - any JSON value
     """A message as its reader gets it: raw parts compare by content."""
     return msgspec.json.decode(msgspec.json.encode(message))

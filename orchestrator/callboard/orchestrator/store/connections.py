@@ -13,10 +13,11 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import asyncpg
 
+from callboard.orchestrator.store.driver import PgConnection
 from callboard.orchestrator.store.port import StoreUnavailableError
 from callboard.schemas.errors import ConfigurationError
 
@@ -62,7 +63,7 @@ WRITING: Final[dict[str, str]] = {
 class Lent:
     """A connection in use; `handed_over` says whether a statement that writes may have reached the database."""
 
-    pg: Any
+    pg: PgConnection
     handed_over: bool = False
 
 
@@ -73,8 +74,8 @@ class Connections:
         self._url = plain_url(url)
         self._settings = settings
         self._slots = asyncio.Semaphore(limit)
-        self._idle: list[Any] = []
-        self._busy: set[Any] = set()
+        self._idle: list[PgConnection] = []
+        self._busy: set[PgConnection] = set()
         self._closed = False
 
     @asynccontextmanager
@@ -83,6 +84,7 @@ class Connections:
 
         Raises:
             StoreUnavailableError: none could be had in time, or the database failed.
+            ConfigurationError: the URL is none.
         """
         lent = None
         try:
@@ -110,23 +112,26 @@ class Connections:
                 self._busy.discard(lent.pg)
             self._slots.release()
 
-    async def _take(self) -> Any:  # noqa: ANN401 - asyncpg has no types
+    async def _take(self) -> PgConnection:
         if self._closed:
             raise StoreUnavailableError("the store is closed", handed_over=False)
         while self._idle:
             connection = self._idle.pop()
             if not connection.is_closed():
                 return connection
-        return await asyncpg.connect(
-            self._url,
-            timeout=CONNECT_TIMEOUT_S,
-            command_timeout=ANSWER_TIMEOUT_S,
-            server_settings=self._settings,
-            # A batch has a statement for each of its shapes; none is worth preparing twice.
-            statement_cache_size=200,
-            max_cached_statement_lifetime=0,
-            max_cacheable_statement_size=0,
-        )
+        try:
+            return await asyncpg.connect(
+                self._url,
+                timeout=CONNECT_TIMEOUT_S,
+                command_timeout=ANSWER_TIMEOUT_S,
+                server_settings=self._settings,
+                # A batch has a statement for each of its shapes; none is worth preparing twice.
+                statement_cache_size=200,
+                max_cached_statement_lifetime=0,
+                max_cacheable_statement_size=0,
+            )
+        except ValueError as error:
+            raise ConfigurationError(f"database_url is not an address of Postgres: {error}") from error
 
     async def close(self) -> None:
         """Let go of all; those in use are broken off. May be called twice."""
@@ -156,8 +161,6 @@ def _as_unavailable(error: BaseException, *, handed_over: bool) -> Exception | N
         unknown = handed_over and getattr(error, "severity_en", None) != "ERROR"
         sqlstate = getattr(error, "sqlstate", None)
         return StoreUnavailableError(f"the database failed: {error} ({sqlstate})", handed_over=unknown)
-    if isinstance(error, asyncpg.exceptions.ClientConfigurationError):
-        return ConfigurationError(f"database_url: {error}")
     if isinstance(error, TimeoutError):
         return StoreUnavailableError("the database did not answer in time", handed_over=handed_over)
     if isinstance(error, OSError | asyncpg.InterfaceError | asyncpg.InternalClientError):

@@ -8,8 +8,9 @@ Rules:
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
+from callboard.orchestrator.store.driver import PgConnection, Record
 from callboard.orchestrator.store.port import FencedError, Lease
 
 _COLUMNS: Final = "pool, holder, replica, epoch, batch, since_ms, (extract(epoch FROM now()) * 1000)::bigint AS now_ms"
@@ -31,13 +32,13 @@ _RELEASE: Final = "UPDATE pool_lease SET holder = NULL WHERE pool = $1 AND epoch
 _READ: Final = f"SELECT {_COLUMNS} FROM pool_lease WHERE pool = $1 AND epoch = $2 AND holder = $3"  # noqa: S608 - made of the constant above
 
 
-async def acquire(pg: Any, pool: str, *, holder: str, replica: str, lease_ms: int) -> Lease | None:  # noqa: ANN401 - asyncpg has no types
+async def acquire(pg: PgConnection, pool: str, *, holder: str, replica: str, lease_ms: int) -> Lease | None:
     """Take the pool if it is free, expired or ours; the epoch rises and its batches begin anew."""
     row = await pg.fetchrow(_ACQUIRE, pool, holder, replica, lease_ms)
     return None if row is None else Lease(**row)
 
 
-async def renew(pg: Any, lease: Lease, *, lease_ms: int) -> Lease:  # noqa: ANN401 - asyncpg has no types
+async def renew(pg: PgConnection, lease: Lease, *, lease_ms: int) -> Lease:
     """Extend a lease that is ours.
 
     Raises:
@@ -46,7 +47,7 @@ async def renew(pg: Any, lease: Lease, *, lease_ms: int) -> Lease:  # noqa: ANN4
     return _still_ours(lease, await pg.fetchrow(_RENEW, lease.pool, lease.epoch, lease.holder, lease_ms))
 
 
-async def read(pg: Any, lease: Lease) -> Lease:  # noqa: ANN401 - asyncpg has no types
+async def read(pg: PgConnection, lease: Lease) -> Lease:
     """The lease as it stands.
 
     Raises:
@@ -55,12 +56,12 @@ async def read(pg: Any, lease: Lease) -> Lease:  # noqa: ANN401 - asyncpg has no
     return _still_ours(lease, await pg.fetchrow(_READ, lease.pool, lease.epoch, lease.holder))
 
 
-async def release(pg: Any, lease: Lease) -> None:  # noqa: ANN401 - asyncpg has no types
+async def release(pg: PgConnection, lease: Lease) -> None:
     """Give the lease up, if it is ours."""
     await pg.execute(_RELEASE, lease.pool, lease.epoch, lease.holder)
 
 
-def _still_ours(lease: Lease, row: Any) -> Lease:  # noqa: ANN401 - a record of asyncpg
+def _still_ours(lease: Lease, row: Record) -> Lease:
     if row is None:
         raise FencedError(f"pool {lease.pool} is no longer held by {lease.holder} in epoch {lease.epoch}")
     return replace(lease, batch=row["batch"], now_ms=row["now_ms"])

@@ -5,13 +5,14 @@ Only the owner writes the pool's rows, and the caller is the owner: nothing chan
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from sqlalchemy import BigInteger, Text, Uuid, bindparam, cast, func, select, tuple_
 
 from callboard.orchestrator.core.changes import AgentRow, Snapshot, StoredTask, TaskColumns
 from callboard.orchestrator.core.model import EndedAttempt
+from callboard.orchestrator.store.driver import PgConnection, Record
 from callboard.orchestrator.store.sql import query
 from callboard.orchestrator.store.tables import agent, task
 from callboard.schemas.agents import LabelValue
@@ -45,7 +46,7 @@ _TASKS: Final = query(
 _AGENTS: Final = query(select(agent).where(agent.c.pool == bindparam("pool")).order_by(agent.c.agent_id))
 
 
-async def load(pg: Any, pool: str) -> Snapshot:  # noqa: ANN401 - asyncpg has no types
+async def load(pg: PgConnection, pool: str) -> Snapshot:
     """The live tasks in the queue's order (protocol, section 4), and the agents by id."""
     ordered: list[tuple[tuple[int, int, str], StoredTask]] = []
     created_ms, task_id = _FIRST
@@ -60,7 +61,7 @@ async def load(pg: Any, pool: str) -> Snapshot:  # noqa: ANN401 - asyncpg has no
     return Snapshot(tasks=[stored for _, stored in ordered], agents=agents)
 
 
-def _stored(row: Any) -> StoredTask:  # noqa: ANN401 - a record of asyncpg
+def _stored(row: Record) -> StoredTask:
     columns = TaskColumns(
         task_id=row["task_id"],
         state=TaskState(row["state"]),
@@ -88,7 +89,7 @@ def _stored(row: Any) -> StoredTask:  # noqa: ANN401 - a record of asyncpg
     )
 
 
-def _agent(row: Any) -> AgentRow:  # noqa: ANN401 - a record of asyncpg
+def _agent(row: Record) -> AgentRow:
     return AgentRow(
         agent_id=row["agent_id"],
         state=AgentState(row["state"]),

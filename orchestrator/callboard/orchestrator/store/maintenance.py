@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import asyncpg
 import structlog
 
+from callboard.orchestrator.store.driver import PgConnection
 from callboard.schemas.times import to_instant, to_ms
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ DELETE FROM task_history_default WHERE id = ANY(ARRAY(
 """  # noqa: S608 - made of the constant above
 
 
-async def maintain(pg: Any, *, retention_days: int, key_retention_ms: int) -> None:  # noqa: ANN401 - asyncpg has no types
+async def maintain(pg: PgConnection, *, retention_days: int, key_retention_ms: int) -> None:
     """Do all of it once, by the database's clock."""
     if not await pg.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):
         return
@@ -72,14 +73,14 @@ def _days(today: date) -> Iterator[date]:
     return (today + timedelta(days=ahead) for ahead in range(DAYS_AHEAD + 1))
 
 
-async def _delete(pg: Any, sql: str, until_ms: int) -> None:  # noqa: ANN401 - asyncpg has no types
+async def _delete(pg: PgConnection, sql: str, until_ms: int) -> None:
     """Delete in small steps, each its own transaction."""
     tag = f"DELETE {CHUNK}"
     while tag == f"DELETE {CHUNK}":
         tag = await pg.execute(sql, until_ms)
 
 
-async def _quickly(pg: Any, work: Callable[[Any, date], Awaitable[None]], day: date) -> None:  # noqa: ANN401 - asyncpg has no types
+async def _quickly(pg: PgConnection, work: Callable[[PgConnection, date], Awaitable[None]], day: date) -> None:
     """Change a partition in one transaction, unless that would keep commits waiting."""
     try:
         async with pg.transaction():
@@ -90,7 +91,7 @@ async def _quickly(pg: Any, work: Callable[[Any, date], Awaitable[None]], day: d
         log.warning("history partition left for the next time", day=day.isoformat(), error=str(error))
 
 
-async def _make_partition(pg: Any, day: date) -> None:  # noqa: ANN401 - asyncpg has no types
+async def _make_partition(pg: PgConnection, day: date) -> None:
     name, (first_ms, next_ms) = _name(day), _bounds(day)
     # No row of this day may come into the default partition before the new one is there.
     await pg.execute("LOCK TABLE task_history_default IN SHARE ROW EXCLUSIVE MODE")
@@ -100,7 +101,7 @@ async def _make_partition(pg: Any, day: date) -> None:  # noqa: ANN401 - asyncpg
     log.info("history partition made", partition=name)
 
 
-async def _drop_partition(pg: Any, day: date) -> None:  # noqa: ANN401 - asyncpg has no types
+async def _drop_partition(pg: PgConnection, day: date) -> None:
     await pg.execute(f"DROP TABLE {_name(day)}")
     log.info("history partition dropped", partition=_name(day))
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import asyncpg
 from alembic import command
@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from callboard.orchestrator.store.connections import CONNECT_TIMEOUT_S, plain_url
+from callboard.orchestrator.store.driver import PgConnection
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -43,7 +44,7 @@ async def migrate(database_url: str) -> MigrationReport:
         OSError, asyncpg.PostgresError: the database cannot be reached or refuses.
     """
 
-    async def connect() -> Any:  # noqa: ANN401 - a connection of asyncpg, which has no types
+    async def connect() -> PgConnection:
         return await asyncpg.connect(plain_url(database_url), timeout=CONNECT_TIMEOUT_S)
 
     engine = create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)

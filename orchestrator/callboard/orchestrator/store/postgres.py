@@ -16,13 +16,12 @@ from callboard.orchestrator.store import leases, loading, maintenance, reads
 from callboard.orchestrator.store.commit import commit
 from callboard.orchestrator.store.connections import READING, WRITING, Connections
 from callboard.orchestrator.store.documents import document_of
+from callboard.orchestrator.store.driver import PgConnection
 from callboard.orchestrator.store.tables import SCHEMA_REVISION
 from callboard.schemas.errors import ConfigurationError
 from callboard.schemas.vocabulary import Durability
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from callboard.orchestrator.core.changes import Changes, Snapshot
     from callboard.orchestrator.core.events import Looked
     from callboard.orchestrator.store.port import Committed, KeyHolder, Lease, OfferContent, Original
@@ -73,7 +72,7 @@ class PostgresStore:
             await _check_schema(lent.pg)
             self._durability = await self._check_durability(lent.pg)
 
-    async def _check_durability(self, pg: Any) -> Durability:  # noqa: ANN401 - asyncpg has no types
+    async def _check_durability(self, pg: PgConnection) -> Durability:
         row = await pg.fetchrow(f"SELECT {', '.join(f'current_setting({name!r})' for name in _DURABILITY)}")
         off = [name for name, value in zip(_DURABILITY, row, strict=True) if value == "off"]
         if not off:
@@ -183,7 +182,7 @@ class PostgresStore:
             await maintenance.maintain(lent.pg, retention_days=retention_days, key_retention_ms=key_retention_ms)
 
 
-async def _check_schema(pg: Any) -> None:  # noqa: ANN401 - asyncpg has no types
+async def _check_schema(pg: PgConnection) -> None:
     try:
         found = await pg.fetchval("SELECT version_num FROM schema_version")
     except asyncpg.UndefinedTableError:

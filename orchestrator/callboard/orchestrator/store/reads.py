@@ -14,6 +14,7 @@ from sqlalchemy import BigInteger, LargeBinary, Text, Uuid, bindparam, cast, lit
 
 from callboard.orchestrator.core.events import Looked
 from callboard.orchestrator.store.documents import DEFAULT_PAGE, Cursor, TaskRow, document_of, ended_of, page_of
+from callboard.orchestrator.store.driver import PgConnection
 from callboard.orchestrator.store.port import KeyHolder, OfferContent, Original
 from callboard.orchestrator.store.sql import among, query
 from callboard.orchestrator.store.tables import task, task_history, task_key
@@ -73,13 +74,13 @@ _KEYS: Final = query(
 )
 
 
-async def offers(pg: Any, task_ids: list[str]) -> dict[str, OfferContent]:  # noqa: ANN401 - asyncpg has no types
+async def offers(pg: PgConnection, task_ids: list[str]) -> dict[str, OfferContent]:
     """What the offers of these live tasks carry."""
     rows = await _OFFERS.fetch(pg, ids=task_ids)
     return {row["id"]: OfferContent(spec=row["spec"], payload=row["payload"], progress=row["progress"]) for row in rows}
 
 
-async def look_up(pg: Any, pool: str, task_id: str) -> Looked:  # noqa: ANN401 - asyncpg has no types
+async def look_up(pg: PgConnection, pool: str, task_id: str) -> Looked:
     """The state of a task and its ended attempts."""
     rows = await _LOOK_UP.fetch(pg, pool=pool, id=task_id)
     if not rows:
@@ -87,17 +88,17 @@ async def look_up(pg: Any, pool: str, task_id: str) -> Looked:  # noqa: ANN401 -
     return Looked(state=TaskState(rows[0]["state"]), ended=ended_of(rows[0]["attempts"]))
 
 
-async def rows(pg: Any, pool: str, task_ids: list[str]) -> list[TaskRow]:  # noqa: ANN401 - asyncpg has no types
+async def rows(pg: PgConnection, pool: str, task_ids: list[str]) -> list[TaskRow]:
     """The rows of several tasks, whole."""
     return [TaskRow(**row) for row in await _DOCUMENTS.fetch(pg, pool=pool, ids=task_ids)]
 
 
-async def documents(pg: Any, pool: str, task_ids: list[str]) -> dict[str, TaskDocument]:  # noqa: ANN401 - asyncpg has no types
+async def documents(pg: PgConnection, pool: str, task_ids: list[str]) -> dict[str, TaskDocument]:
     """The documents of several tasks."""
     return {row.task_id: document_of(row) for row in await rows(pg, pool, task_ids)}
 
 
-async def key_holders(pg: Any, pool: str, scope: str, keys: list[str]) -> dict[str, KeyHolder]:  # noqa: ANN401 - asyncpg has no types
+async def key_holders(pg: PgConnection, pool: str, scope: str, keys: list[str]) -> dict[str, KeyHolder]:
     """The tasks that have these keys."""
     found = await _KEYS.fetch(pg, pool=pool, scope=scope, keys=keys)
     known = await documents(pg, pool, [row["task_id"] for row in found]) if found else {}
@@ -108,14 +109,14 @@ async def key_holders(pg: Any, pool: str, scope: str, keys: list[str]) -> dict[s
     }
 
 
-async def original(pg: Any, pool: str, task_id: str) -> Original | None:  # noqa: ANN401 - asyncpg has no types
+async def original(pg: PgConnection, pool: str, task_id: str) -> Original | None:
     """A task with its specification and payload."""
     for row in await rows(pg, pool, [task_id]):
         return Original(task_id=task_id, document=document_of(row), spec=row.spec, payload=row.payload or b"")
     return None
 
 
-async def page(pg: Any, pool: str, wanted: ListTasks) -> TaskPage:  # noqa: ANN401 - asyncpg has no types
+async def page(pg: PgConnection, pool: str, wanted: ListTasks) -> TaskPage:
     """One page, the newest first."""
     limit = wanted.limit or DEFAULT_PAGE
     # A filter by state leaves one of the tables out: it could only be searched in vain.

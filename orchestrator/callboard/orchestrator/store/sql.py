@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import ARRAY, Uuid, any_, bindparam
 from sqlalchemy.dialects.postgresql.asyncpg import dialect as asyncpg_dialect
 
+from callboard.orchestrator.store.driver import PgConnection, Record
+
 if TYPE_CHECKING:
     from sqlalchemy import Column, ColumnElement, Dialect
     from sqlalchemy.sql import ClauseElement
@@ -23,10 +25,10 @@ class Query:
     names: tuple[str, ...]
     defaults: dict[str, Any]
 
-    async def fetch(self, pg: Any, **values: Any) -> list[Any]:  # noqa: ANN401 - a connection of asyncpg, SQL values
+    async def fetch(self, pg: PgConnection, **values: Any) -> list[Record]:  # noqa: ANN401 - SQL values of any type
         """All rows, as records of asyncpg."""
         values = {**self.defaults, **values}
-        rows: list[Any] = await pg.fetch(self.sql, *(values[name] for name in self.names))
+        rows: list[Record] = await pg.fetch(self.sql, *(values[name] for name in self.names))
         return rows
 
 

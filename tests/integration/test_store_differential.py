@@ -1,0 +1,251 @@
+"""One random stream of batches goes into both stores, and they must agree in every answer and every read.
+
+A stream has what a pool's owner sends, and what it should never send: keys that are taken, stale guards, final tasks
+written again, batches repeated and skipped, leases lost and taken over, maintenance in between.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tests.support.store_postgres import opened_store
+from tests.support.store_rows import RETENTION_MS, T0, Draft, S, agent_row, as_json, draft, ended_attempt
+
+from callboard.orchestrator.core.changes import Changes
+from callboard.orchestrator.store.memory import MemoryStore
+from callboard.orchestrator.store.port import FencedError, Lease
+from callboard.schemas.tasks import ListTasks, TaskError
+from callboard.schemas.vocabulary import FINAL_TASK_STATES, AgentState, TaskPriority, TaskState
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from callboard.orchestrator.core.changes import TaskChange
+    from callboard.orchestrator.store.port import Store
+    from callboard.orchestrator.store.postgres import PostgresStore
+
+pytestmark = pytest.mark.anyio
+
+SEEDS = 300
+STEPS = 12
+LEASE_MS = 600_000
+LIVE = (S.QUEUED, S.DEFERRED, S.ASSIGNED, S.RUNNING)
+KEYS = tuple(f"key-{number}" for number in range(6))
+DAY_MS = 86_400_000
+
+
+@pytest.fixture
+async def both(database_url: str) -> AsyncIterator[tuple[MemoryStore, PostgresStore]]:
+    async with opened_store(database_url) as postgres:
+        yield MemoryStore(key_retention_ms=RETENTION_MS), postgres
+
+
+class Stream:
+    """What one seed does to a pair of stores, in pools of its own."""
+
+    def __init__(self, seed: int, stores: tuple[Store, Store]) -> None:
+        self.random = random.Random(seed)  # noqa: S311 - a test's dice
+        self.stores = stores
+        self.pools = (f"p{seed}", f"q{seed}")
+        self.leases: dict[str, tuple[Lease, Lease]] = {}
+        self.old: list[tuple[Lease, Lease]] = []
+        self.numbers = dict.fromkeys(self.pools, 0)
+        self.last: dict[str, Changes] = {}
+        self.drafts: dict[str, list[Draft]] = {pool: [] for pool in self.pools}
+        self.clock_ms = T0 + seed
+
+    async def run(self) -> None:
+        for pool in self.pools:
+            await self.take(pool)
+        for _ in range(STEPS):
+            pool = self.random.choice(self.pools)
+            step = self.random.choices(
+                (self.commit, self.repeat, self.skip, self.take, self.use_an_old_lease, self.renew),
+                weights=(14, 2, 1, 1, 1, 1),
+            )[0]
+            await step(pool)
+            self.clock_ms += self.random.choice((0, 1, 5, RETENTION_MS // 3))
+        for pool in self.pools:
+            await self.compare_reads(pool)
+
+    # -- steps -------------------------------------------------------------------------------------------------------
+
+    async def take(self, pool: str) -> None:
+        holder = self.random.choice(("one", "two"))
+        if pool in self.leases and self.random.random() < 0.5:
+            before = self.leases[pool]
+            for store, lease in zip(self.stores, before, strict=True):
+                await store.release(lease)
+        first, second = [
+            await store.acquire(pool, holder=holder, replica="r", lease_ms=LEASE_MS) for store in self.stores
+        ]
+        assert _timeless(first) == _timeless(second)
+        if first is not None and second is not None:
+            self.old += [self.leases[pool]] if pool in self.leases else []
+            self.leases[pool] = (first, second)
+            self.numbers[pool] = 0
+            self.last.pop(pool, None)
+
+    async def commit(self, pool: str) -> None:
+        changes = self.changes(pool)
+        self.numbers[pool] += 1
+        self.last[pool] = changes
+        await self.send(self.leases[pool], self.numbers[pool], changes)
+
+    async def repeat(self, pool: str) -> None:
+        if pool in self.last:
+            await self.send(self.leases[pool], self.numbers[pool], self.last[pool])
+
+    async def skip(self, pool: str) -> None:
+        number = self.numbers[pool] + self.random.choice((-2, -1, 2, 3))
+        await self.send(self.leases[pool], number, self.changes(pool), is_fenced=True)
+
+    async def use_an_old_lease(self, pool: str) -> None:
+        if self.old:
+            leases = self.random.choice(self.old)
+            await self.send(leases, self.random.choice((1, leases[0].batch + 1)), self.changes(pool), is_fenced=True)
+
+    async def renew(self, pool: str) -> None:
+        answers = [
+            await store.renew(lease, lease_ms=LEASE_MS)
+            for store, lease in zip(self.stores, self.leases[pool], strict=True)
+        ]
+        assert _timeless(answers[0]) == _timeless(answers[1])
+        assert answers[0].batch == self.numbers[pool]
+
+    async def send(self, leases: tuple[Lease, Lease], number: int, changes: Changes, *, is_fenced: bool = False) -> None:
+        answers: list[Any] = []
+        for store, lease in zip(self.stores, leases, strict=True):
+            try:
+                committed = await store.commit(lease, number, changes, lease_ms=LEASE_MS)
+                answers.append((committed.refused, committed.stale))
+            except FencedError:
+                answers.append("fenced")
+        assert answers[0] == answers[1]
+        assert (answers[0] == "fenced") == is_fenced
+
+    # -- batches -----------------------------------------------------------------------------------------------------
+
+    def changes(self, pool: str) -> Changes:
+        tasks: dict[str, TaskChange] = {}
+        for _ in range(self.random.randrange(6)):
+            change = self.new(pool) if self.random.random() < 0.5 else self.moved(pool)
+            if change is not None:
+                tasks.setdefault(change.columns.task_id, change)
+        agents = {name: self.agent(name) for name in self.random.sample(("a", "b", "c"), self.random.randrange(3))}
+        forgotten = tuple(self.random.sample(("a", "b", "c", "d"), self.random.randrange(2)))
+        return Changes(tasks=tuple(tasks.values()), agents=tuple(agents.values()), forgotten_agents=forgotten)
+
+    def new(self, pool: str) -> TaskChange:
+        rolled = self.random
+        task = draft(
+            key=rolled.choice((None, *KEYS)),
+            scope=rolled.choice(("client", "retry")),
+            priority=rolled.choice(list(TaskPriority)),
+            created_ms=self.clock_ms,
+            order_ms=self.clock_ms + rolled.choice((0, 0, 7)),
+            payload=rolled.choice((b"null", b'{"a": "\\u0000"}', b"[1, 2.50]")),
+            digest=rolled.randbytes(32),
+            retry_of=rolled.choice((None, draft().task_id)),
+            task_type=rolled.choice(("lint", "test")),
+            description=rolled.choice((None, "ünï")),
+        )
+        if rolled.random() < 0.2:
+            return task.insert_final(rolled.choice(sorted(FINAL_TASK_STATES)), finished_ms=self.clock_ms)
+        if rolled.random() < 0.5:
+            task, change = task.move(S.ASSIGNED, agent_id=rolled.choice(("a", "b")))
+            change = replace(change, new=task.new, guard=None)
+        else:
+            change = task.insert(ended=tuple(ended_attempt(n) for n in range(rolled.randrange(3))))
+        self.drafts[pool].append(task)
+        return change
+
+    def moved(self, pool: str) -> TaskChange | None:
+        rolled = self.random
+        drafts = self.drafts[pool if rolled.random() < 0.9 else rolled.choice(self.pools)]
+        if not drafts:
+            return None
+        place = rolled.randrange(len(drafts))
+        if rolled.random() < 0.3:
+            state = rolled.choice(sorted(FINAL_TASK_STATES))
+            error = rolled.choice((None, TaskError(message="no", type="E")))
+            after, change = drafts[place].finish(state, finished_ms=self.clock_ms, error=error)
+        else:
+            progress = rolled.choice((None, b'{"percent":5,"data":[1]}'))
+            after, change = drafts[place].move(rolled.choice(LIVE), progress=progress, crashed_on=self.crashed())
+        if rolled.random() < 0.2:
+            stale: tuple[TaskState, int] = (rolled.choice(LIVE), rolled.randrange(3))
+            change = replace(change, guard=stale)
+        else:
+            drafts[place] = after
+        if rolled.random() < 0.1:
+            change = replace(change, ended=tuple(ended_attempt(n) for n in range(rolled.choice((1, 19, 20)))))
+        return change
+
+    def crashed(self) -> tuple[str, ...]:
+        return tuple(self.random.sample(("a", "b"), self.random.randrange(3)))
+
+    def agent(self, name: str) -> Any:  # noqa: ANN401 - an agent's row
+        state = self.random.choice(list(AgentState))
+        return agent_row(name, state=state, slots=self.random.randrange(1, 9), role=self.random.choice((None, "x")))
+
+    # -- reads -------------------------------------------------------------------------------------------------------
+
+    async def compare_reads(self, pool: str) -> None:
+        ids = [task.task_id for tasks in self.drafts.values() for task in tasks]
+        first, second = [await self.read(store, pool, ids) for store in self.stores]
+        for name, value in first.items():
+            assert value == second[name], name
+
+    async def read(self, store: Store, pool: str, ids: list[str]) -> dict[str, Any]:
+        lease = self.leases[pool][self.stores.index(store)]
+        answers: dict[str, Any] = {
+            "load": await store.load(lease),
+            "offers": await store.offers(ids),
+            "documents": as_json(await store.documents(pool, ids)),
+            "look_up": [await store.look_up(pool, task_id) for task_id in ids[:5]],
+            "original": [as_json(_fields(await store.original(pool, task_id))) for task_id in ids[:3]],
+            "by key": [as_json(await store.get(pool, key=key)) for key in KEYS[:3]],
+        }
+        for scope in ("client", "retry"):
+            holders = await store.key_holders(pool, scope, list(KEYS))
+            answers[f"keys {scope}"] = {key: as_json(_fields(holder, "digest")) for key, holder in holders.items()}
+            answers[f"digests {scope}"] = {key: holder.digest for key, holder in holders.items()}
+        for query in (ListTasks(limit=3), ListTasks(state=S.SUCCEEDED), ListTasks(type="lint"), ListTasks(agent_id="a")):
+            pages: list[Any] = []
+            cursor: str | None = None
+            while cursor is not None or not pages:
+                page = await store.page(pool, _at(query, cursor))
+                pages.append(as_json(page))
+                cursor = page.cursor
+            answers[f"page {query}"] = pages
+        return answers
+
+
+def _timeless(lease: Lease | None) -> Lease | None:
+    return None if lease is None else replace(lease, now_ms=0, since_ms=0)
+
+
+def _fields(record: Any, *without: str) -> Any:  # noqa: ANN401 - any of the port's records
+    names = [name for name in getattr(record, "__slots__", ()) if name not in without]
+    return {name: _text(getattr(record, name)) for name in names}
+
+
+def _text(value: object) -> object:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _at(query: ListTasks, cursor: str | None) -> ListTasks:
+    return ListTasks(state=query.state, type=query.type, agent_id=query.agent_id, limit=query.limit, cursor=cursor)
+
+
+async def test_both_stores_agree(both: tuple[MemoryStore, PostgresStore]) -> None:
+    for seed in range(SEEDS):
+        try:
+            await Stream(seed, both).run()
+        except BaseException:
+            print(f"seed {seed}")  # noqa: T201 - what one needs to run it again
+            raise

@@ -1,0 +1,114 @@
+"""Opening and migrating: the schema's version, its tables as the queries see them, what the database keeps."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from alembic.script import ScriptDirectory
+from sqlalchemy.dialects import postgresql
+from tests.support.store_postgres import connected, opened_store
+from tests.support.store_rows import RETENTION_MS
+
+from callboard.orchestrator.store.embedded import EmbeddedPostgres
+from callboard.orchestrator.store.migrate import MigrationReport, alembic_config, migrate
+from callboard.orchestrator.store.postgres import PostgresStore
+from callboard.orchestrator.store.tables import SCHEMA_REVISION, metadata
+from callboard.schemas.errors import ConfigurationError
+from callboard.schemas.vocabulary import Durability
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_an_empty_database_is_migrated_once(database_url: str) -> None:
+    assert await migrate(database_url) == MigrationReport(None, SCHEMA_REVISION)
+    assert await migrate(database_url) == MigrationReport(SCHEMA_REVISION, SCHEMA_REVISION)
+
+
+async def test_several_may_migrate_at_once(database_url: str) -> None:
+    reports = await asyncio.gather(*(migrate(database_url) for _ in range(4)))
+    assert sorted(report.before or "" for report in reports) == ["", *[SCHEMA_REVISION] * 3]
+
+
+async def test_the_name_of_the_driver_in_the_url_is_no_matter(database_url: str) -> None:
+    url = database_url.replace("postgresql://", "postgresql+asyncpg://")
+    await migrate(url)
+    async with opened_store(url) as store:
+        await store.ping()
+
+
+def test_the_newest_migration_is_the_one_that_this_version_needs() -> None:
+    assert ScriptDirectory.from_config(alembic_config()).get_heads() == [SCHEMA_REVISION]
+
+
+async def test_the_tables_are_what_the_queries_take_them_for(database_url: str) -> None:
+    await migrate(database_url)
+    async with connected(database_url) as pg:
+        rows = await pg.fetch(
+            "SELECT attrelid::regclass::text AS name, attname, format_type(atttypid, atttypmod) AS type, attnotnull,"
+            " coalesce(attnum = ANY(indkey), false) AS is_key"
+            " FROM pg_attribute JOIN pg_class c ON c.oid = attrelid"
+            " LEFT JOIN pg_index ON indrelid = c.oid AND indisprimary"
+            " WHERE relkind IN ('r', 'p') AND NOT relispartition AND relnamespace = 'public'::regnamespace"
+            " AND attnum > 0 AND NOT attisdropped AND relname <> 'schema_version'"
+        )
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy does not type it
+    expected = {
+        (table.name, column.name, column.type.compile(dialect).lower(), not column.nullable, column.primary_key)
+        for table in metadata.tables.values()
+        for column in table.columns
+    }
+    assert {tuple(row) for row in rows} == expected
+
+
+async def test_a_database_that_was_not_migrated_is_refused(database_url: str) -> None:
+    store = PostgresStore(database_url, key_retention_ms=RETENTION_MS, allow_relaxed_durability=True)
+    with pytest.raises(ConfigurationError, match=f"empty.*{SCHEMA_REVISION}.*callboard migrate"):
+        await store.open()
+    await store.close()
+
+
+async def test_a_database_of_another_version_is_refused_naming_both(database_url: str) -> None:
+    await migrate(database_url)
+    async with connected(database_url) as pg:
+        await pg.execute("UPDATE schema_version SET version_num = '9999'")
+    store = PostgresStore(database_url, key_retention_ms=RETENTION_MS, allow_relaxed_durability=True)
+    with pytest.raises(ConfigurationError, match=f"9999.*{SCHEMA_REVISION}.*callboard migrate") as caught:
+        await store.open()
+    assert caught.value.details == {"found": "9999", "needed": SCHEMA_REVISION}
+    await store.close()
+
+
+async def test_a_url_that_is_none_is_refused() -> None:
+    store = PostgresStore("postgresql://host:not-a-port/db", key_retention_ms=RETENTION_MS)
+    with pytest.raises(ConfigurationError, match="database_url"):
+        await store.open()
+
+
+async def test_a_database_that_may_forget_is_refused_unless_that_is_allowed(database_url: str) -> None:
+    await migrate(database_url)
+    name = re.search(r"/(test_\d+)\?", database_url)
+    assert name is not None
+    async with connected(database_url) as pg:
+        await pg.execute(f"ALTER DATABASE {name[1]} SET synchronous_commit = off")
+    store = PostgresStore(database_url, key_retention_ms=RETENTION_MS)
+    with pytest.raises(ConfigurationError, match="fsync, synchronous_commit off") as caught:
+        await store.open()
+    assert caught.value.details == {"settings": ["fsync", "synchronous_commit"]}
+    await store.close()
+    async with opened_store(database_url) as allowed:
+        assert allowed.durability is Durability.RELAXED
+
+
+async def test_a_database_with_its_usual_settings_keeps_what_it_acknowledged(tmp_path: Path) -> None:
+    async with EmbeddedPostgres(tmp_path) as server:
+        await migrate(server.dsn)
+        store = PostgresStore(server.dsn, key_retention_ms=RETENTION_MS)
+        await store.open()
+        assert store.durability is Durability.FSYNC
+        await store.close()
