@@ -30,7 +30,7 @@ class Delays:
         unit = (self._state >> 33) / 2**31
         return max(1, round(delay_ms * (1 - share + 2 * share * unit)))
 
-    def retry_ms(self, failures: int, *, at_least_ms: int | None = None) -> int:
-        """The delay after the `failures`-th failure in a row: exponential, bounded, jittered."""
-        grown = min(RETRY_INITIAL_MS * 2 ** min(failures - 1, 16), RETRY_MAX_MS)
+    def retry_ms(self, failures: int, *, at_least_ms: int | None = None, at_most_ms: int = RETRY_MAX_MS) -> int:
+        """The delay after the `failures`-th failure in a row: exponential, bounded before the jitter of ±50 %."""
+        grown = min(RETRY_INITIAL_MS * 2 ** min(failures - 1, 16), RETRY_MAX_MS, at_most_ms)
         return max(self.spread(grown, RETRY_SPREAD), at_least_ms or 0)

@@ -143,4 +143,7 @@ class Presence:
         self._outstanding = None
         self._failures += 1
         at_least_ms = error.retry_after_ms if error else None
-        self._due_ms = now_ms + self._delays.retry_ms(self._failures, at_least_ms=at_least_ms)
+        # A new owner gives everyone one lease to be heard, and an interval is a third of it.
+        self._due_ms = now_ms + self._delays.retry_ms(
+            self._failures, at_least_ms=at_least_ms, at_most_ms=self.interval_ms
+        )
