@@ -288,7 +288,9 @@ class Rig:
         message = ReportProgress(
             task_id=task_id, attempt=task.attempt, incarnation=task.incarnation or "", percent=percent
         )
-        self.tell(ev.ProgressReported(agent_id=task.agent_id or "", message=message, progress=b'{"percent":%d}' % percent))
+        self.tell(
+            ev.ProgressReported(agent_id=task.agent_id or "", message=message, progress=b'{"percent":%d}' % percent)
+        )
 
     def leave(self, agent_id: str) -> object:
         """A clean goodbye; the answer."""

@@ -1,5 +1,7 @@
 """Register, heartbeat, listings and leave (protocol, section 3)."""
 
+from tests.support.core_rig import Rig
+
 from callboard.orchestrator.core import effects as do
 from callboard.orchestrator.core import events as ev
 from callboard.orchestrator.core.settings import CoreSettings
@@ -7,7 +9,6 @@ from callboard.schemas.agents import Heartbeat, HeartbeatAnswer, Register
 from callboard.schemas.base import Nothing
 from callboard.schemas.tasks import AttemptRef, Requirements
 from callboard.schemas.vocabulary import AgentState, Outcome
-from tests.support.core_rig import Rig
 
 
 def running(rig: Rig, **fields: object) -> str:

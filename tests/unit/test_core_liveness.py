@@ -1,12 +1,12 @@
 """Agents as their silence shows them: suspicion, lease, grace (protocol, section 3, agent states)."""
 
 import pytest
+from tests.support.core_rig import Rig
 
 from callboard.orchestrator.core import effects as do
 from callboard.orchestrator.core import events as ev
 from callboard.orchestrator.core.settings import CoreSettings
 from callboard.schemas.vocabulary import AgentState, Outcome
-from tests.support.core_rig import Rig
 
 INTERVAL_MS = 5_000
 SUSPECT_MS = INTERVAL_MS * 3 // 2
@@ -208,5 +208,3 @@ class TestNoExpiryWithoutObservation:
         rig.tell(ev.ObservationResumed())
         rig.settle()
         assert [offer.task_id for offer in rig.take(do.SendOffer)] == [task_id]
-
-

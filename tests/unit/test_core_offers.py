@@ -1,13 +1,13 @@
 """Offers: repeated, accepted, declined, undeliverable, late (protocol, section 3, assign)."""
 
 import pytest
+from tests.support.core_rig import Rig
 
 from callboard.orchestrator.core import effects as do
 from callboard.orchestrator.core import events as ev
 from callboard.schemas.agents import AssignAnswer
 from callboard.schemas.tasks import TaskSpec
 from callboard.schemas.vocabulary import AgentState, Outcome, TaskState
-from tests.support.core_rig import Rig
 
 
 def ready(slots: int = 1) -> Rig:

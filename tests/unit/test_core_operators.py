@@ -1,12 +1,13 @@
 """Drain, resume, shutdown: what operators ask of agents (protocol, sections 3 and 5)."""
 
+from tests.support.core_rig import Rig
+
 from callboard.orchestrator.core import effects as do
 from callboard.orchestrator.core import events as ev
 from callboard.orchestrator.core.settings import CoreSettings
 from callboard.schemas.agents import AgentChange
 from callboard.schemas.tasks import AttemptRef
 from callboard.schemas.vocabulary import AgentState, Outcome
-from tests.support.core_rig import Rig
 
 
 def changed(answer: object) -> bool:

@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.core_rig import Rig
 
 from callboard.orchestrator.core import effects as do
 from callboard.orchestrator.core import events as ev
@@ -12,7 +13,6 @@ from callboard.schemas.agents import Recorded, ReportProgress
 from callboard.schemas.tasks import Backoff, TaskChange, TaskError
 from callboard.schemas.times import to_instant
 from callboard.schemas.vocabulary import DeferralReason, Outcome, TaskState
-from tests.support.core_rig import Rig
 
 LEASE_MS = 15_000
 AT_ONCE = Backoff(initial_ms=0)

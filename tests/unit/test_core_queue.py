@@ -1,6 +1,7 @@
 """The queue's order, and that nothing waits which could be placed (protocol, section 4, `Order`)."""
 
 import pytest
+from tests.support.core_rig import START_MS, Rig
 
 from callboard.orchestrator.core import effects as do
 from callboard.orchestrator.core import queue as core_queue
@@ -8,7 +9,6 @@ from callboard.orchestrator.core.settings import CoreSettings
 from callboard.schemas.tasks import Requirements, TaskSpec
 from callboard.schemas.times import to_instant
 from callboard.schemas.vocabulary import TaskPriority
-from tests.support.core_rig import START_MS, Rig
 
 
 def offered(rig: Rig) -> list[str]:

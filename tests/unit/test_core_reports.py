@@ -1,6 +1,7 @@
 """Results and failures: fenced by the attempt, answered alike when repeated (protocol, section 3)."""
 
 import pytest
+from tests.support.core_rig import Rig
 
 from callboard.orchestrator.core import effects as do
 from callboard.orchestrator.core import events as ev
@@ -8,7 +9,6 @@ from callboard.schemas.agents import Recorded
 from callboard.schemas.errors import StaleAttemptError
 from callboard.schemas.tasks import Backoff, TaskError
 from callboard.schemas.vocabulary import TaskState
-from tests.support.core_rig import Rig
 
 
 def ready(slots: int = 1) -> Rig:

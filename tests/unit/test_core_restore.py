@@ -3,6 +3,7 @@
 import random
 
 import pytest
+from tests.support.core_rig import Rig
 
 from callboard.orchestrator.core import effects as do
 from callboard.orchestrator.core import events as ev
@@ -11,7 +12,6 @@ from callboard.orchestrator.core.sealing import agent_row, task_columns
 from callboard.orchestrator.core.timers import TASK_CLOCKS
 from callboard.schemas.tasks import AttemptRef, Backoff, Requirements, TaskError
 from callboard.schemas.vocabulary import AgentState, TaskPriority, TaskState
-from tests.support.core_rig import Rig
 
 
 def shape(machine: Machine) -> dict[str, object]:

@@ -94,9 +94,7 @@ def _queued_in_one_lane(pool: Pool) -> Iterator[str]:
         for task in lane
     )
     wanted = Counter(
-        (task.task_id, task.needs, task.priority.rank)
-        for task in pool.tasks.values()
-        if task.state is TaskState.QUEUED
+        (task.task_id, task.needs, task.priority.rank) for task in pool.tasks.values() if task.state is TaskState.QUEUED
     )
     if places != wanted:
         yield f"too many {places - wanted}, too few {wanted - places}"
