@@ -29,18 +29,18 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
-SEEDS = 300
+SEEDS = 100
 STEPS = 12
 LEASE_MS = 600_000
 LIVE = (S.QUEUED, S.DEFERRED, S.ASSIGNED, S.RUNNING)
 KEYS = tuple(f"key-{number}" for number in range(6))
-DAY_MS = 86_400_000
+QUERIES = (ListTasks(limit=3), ListTasks(state=S.SUCCEEDED), ListTasks(type="lint"), ListTasks(agent_id="a"))
 
 
 @pytest.fixture
-async def both(database_url: str) -> AsyncIterator[tuple[MemoryStore, PostgresStore]]:
-    async with opened_store(database_url) as postgres:
-        yield MemoryStore(key_retention_ms=RETENTION_MS), postgres
+async def postgres(database_url: str) -> AsyncIterator[PostgresStore]:
+    async with opened_store(database_url) as store:
+        yield store
 
 
 class Stream:
@@ -63,8 +63,8 @@ class Stream:
         for _ in range(STEPS):
             pool = self.random.choice(self.pools)
             step = self.random.choices(
-                (self.commit, self.repeat, self.skip, self.take, self.use_an_old_lease, self.renew),
-                weights=(14, 2, 1, 1, 1, 1),
+                (self.commit, self.repeat, self.skip, self.take, self.use_an_old_lease, self.renew, self.maintain),
+                weights=(14, 2, 1, 1, 1, 1, 0.2),
             )[0]
             await step(pool)
             self.clock_ms += self.random.choice((0, 1, 5, RETENTION_MS // 3))
@@ -116,7 +116,15 @@ class Stream:
         assert _timeless(answers[0]) == _timeless(answers[1])
         assert answers[0].batch == self.numbers[pool]
 
-    async def send(self, leases: tuple[Lease, Lease], number: int, changes: Changes, *, is_fenced: bool = False) -> None:
+    async def maintain(self, _pool: str) -> None:
+        """Everything final is of 2023, and goes."""
+        for store in self.stores:
+            await store.maintain(retention_days=30, key_retention_ms=RETENTION_MS)
+        self.last.clear()
+
+    async def send(
+        self, leases: tuple[Lease, Lease], number: int, changes: Changes, *, is_fenced: bool = False
+    ) -> None:
         answers: list[Any] = []
         for store, lease in zip(self.stores, leases, strict=True):
             try:
@@ -214,7 +222,12 @@ class Stream:
             holders = await store.key_holders(pool, scope, list(KEYS))
             answers[f"keys {scope}"] = {key: as_json(_fields(holder, "digest")) for key, holder in holders.items()}
             answers[f"digests {scope}"] = {key: holder.digest for key, holder in holders.items()}
-        for query in (ListTasks(limit=3), ListTasks(state=S.SUCCEEDED), ListTasks(type="lint"), ListTasks(agent_id="a")):
+        for query in (
+            ListTasks(limit=3),
+            ListTasks(state=S.SUCCEEDED),
+            ListTasks(type="lint"),
+            ListTasks(agent_id="a"),
+        ):
             pages: list[Any] = []
             cursor: str | None = None
             while cursor is not None or not pages:
@@ -242,10 +255,10 @@ def _at(query: ListTasks, cursor: str | None) -> ListTasks:
     return ListTasks(state=query.state, type=query.type, agent_id=query.agent_id, limit=query.limit, cursor=cursor)
 
 
-async def test_both_stores_agree(both: tuple[MemoryStore, PostgresStore]) -> None:
+async def test_both_stores_agree_on_every_stream(postgres: PostgresStore) -> None:
     for seed in range(SEEDS):
         try:
-            await Stream(seed, both).run()
+            await Stream(seed, (MemoryStore(key_retention_ms=RETENTION_MS), postgres)).run()
         except BaseException:
             print(f"seed {seed}")  # noqa: T201 - what one needs to run it again
             raise

@@ -54,9 +54,7 @@ def name(now_ms: int, days: int) -> str:
     return f"{datetime.fromtimestamp(now_ms / 1000, UTC) + timedelta(days=days):%Y%m%d}"
 
 
-async def test_partitions_are_made_ahead_and_take_their_rows(
-    store: PostgresStore, observer: PgConnection
-) -> None:
+async def test_partitions_are_made_ahead_and_take_their_rows(store: PostgresStore, observer: PgConnection) -> None:
     owner = await own(store)
     now_ms = owner.lease.now_ms
     times = (T0, now_ms - DAY_MS, now_ms, now_ms + DAY_MS, now_ms + 9 * DAY_MS)

@@ -57,7 +57,7 @@ class Draft:
         """The same task in another live state, guarded by the one before."""
         is_held = state in HELD_TASK_STATES
         before = self.columns
-        attempt = before.attempt + (state is S.ASSIGNED)
+        attempt = max(before.attempt + (state is S.ASSIGNED), int(is_held))
         given = {
             "state": state,
             "version": before.version + 1,

@@ -8,15 +8,16 @@ Rules:
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import BigInteger, LargeBinary, Text, Uuid, bindparam, cast, literal, null, select, tuple_, union_all
+from sqlalchemy import BigInteger, LargeBinary, Text, Uuid, bindparam, cast, null, select, tuple_, union_all
 
 from callboard.orchestrator.core.events import Looked
 from callboard.orchestrator.store.documents import DEFAULT_PAGE, Cursor, TaskRow, document_of, ended_of, page_of
 from callboard.orchestrator.store.driver import PgConnection
 from callboard.orchestrator.store.port import KeyHolder, OfferContent, Original
-from callboard.orchestrator.store.sql import among, query
+from callboard.orchestrator.store.sql import Query, among, query
 from callboard.orchestrator.store.tables import task, task_history, task_key
 from callboard.schemas.tasks import TaskPage
 from callboard.schemas.vocabulary import TaskState
@@ -119,23 +120,30 @@ async def original(pg: PgConnection, pool: str, task_id: str) -> Original | None
 async def page(pg: PgConnection, pool: str, wanted: ListTasks) -> TaskPage:
     """One page, the newest first."""
     limit = wanted.limit or DEFAULT_PAGE
-    # A filter by state leaves one of the tables out: it could only be searched in vain.
-    tables = [task, task_history] if wanted.state is None else [task_history if wanted.state.is_final else task]
-    parts = [_page_of(table, pool, wanted).limit(limit + 1).subquery() for table in tables]
-    both = union_all(*(select(part) for part in parts)).subquery()
-    ordered = select(both).order_by(both.c.created_ms.desc(), both.c.task_id.desc()).limit(limit + 1)
-    found = [TaskRow(**row) for row in await query(ordered).fetch(pg)]
-    return page_of(found, limit)
-
-
-def _page_of(table: Table, pool: str, wanted: ListTasks) -> Select[*tuple[Any, ...]]:
-    chosen = select(*_summary(table)).where(table.c.pool == pool)
-    for name in ("state", "type", "agent_id"):
-        value = getattr(wanted, name)
-        if value is not None:
-            chosen = chosen.where(table.c[name] == value)
+    filters = tuple(name for name in ("state", "type", "agent_id") if getattr(wanted, name) is not None)
+    values: dict[str, Any] = {name: getattr(wanted, name) for name in filters}
     if wanted.cursor is not None:
         cursor = Cursor.parse(wanted.cursor)
-        place = tuple_(literal(cursor.created_ms, BigInteger), literal(cursor.task_id, Uuid(as_uuid=False)))
-        chosen = chosen.where(tuple_(table.c.created_ms, table.c.id) < place)
-    return chosen.order_by(table.c.created_ms.desc(), table.c.id.desc())
+        values |= {"created_ms": cursor.created_ms, "id": cursor.task_id}
+    # A filter by state leaves one of the tables out: it could only be searched in vain.
+    is_final = None if wanted.state is None else wanted.state.is_final
+    shape = _page_query(filters, is_final=is_final, has_cursor=wanted.cursor is not None)
+    found = await shape.fetch(pg, pool=pool, limit=limit + 1, **values)
+    return page_of([TaskRow(**row) for row in found], limit)
+
+
+@lru_cache
+def _page_query(filters: tuple[str, ...], *, is_final: bool | None, has_cursor: bool) -> Query:
+    tables = [task, task_history] if is_final is None else [task_history if is_final else task]
+    parts = []
+    for table in tables:
+        chosen = select(*_summary(table)).where(table.c.pool == bindparam("pool"))
+        for name in filters:
+            chosen = chosen.where(table.c[name] == bindparam(name))
+        if has_cursor:
+            place = tuple_(bindparam("created_ms", type_=BigInteger), bindparam("id", type_=Uuid(as_uuid=False)))
+            chosen = chosen.where(tuple_(table.c.created_ms, table.c.id) < place)
+        newest = chosen.order_by(table.c.created_ms.desc(), table.c.id.desc()).limit(bindparam("limit"))
+        parts.append(select(newest.subquery()))
+    both = union_all(*parts).subquery()
+    return query(select(both).order_by(both.c.created_ms.desc(), both.c.task_id.desc()).limit(bindparam("limit")))
