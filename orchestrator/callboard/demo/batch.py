@@ -10,14 +10,14 @@ from typing import Final
 from callboard.bus.client import Client
 from callboard.demo.check import has_lost_attempt
 from callboard.demo.fleet import VICTIM, DemoError, Fleet
-from callboard.demo.jobs import Job
+from callboard.demo.jobs import LARGE, Job
 from callboard.demo.live import Live
 from callboard.demo.report import history
 from callboard.schemas.tasks import TaskDocument
-from callboard.schemas.vocabulary import AgentState
+from callboard.schemas.vocabulary import AgentState, TaskState
 
 SIGN_IN_S: Final = 20.0
-HELD_AT_DEATH: Final = 2
+RUNNING_AT_DEATH: Final = 2
 """How many tasks the victim must be running."""
 _LOOK_S: Final = 0.05
 """Between two looks at what has no event."""
@@ -36,10 +36,11 @@ class Batch:
         self._client = client
         self._fleet = fleet
         self._live = live
+        self._large = self._large_left = sum(job.capability == LARGE for job in jobs)
         self._half_done = asyncio.Event()
 
     async def run(self) -> None:
-        """Submit all, wait for all, and kill the victim when half of them are finished.
+        """Submit all, wait for all, and kill the victim when half of the large modules are parsed.
 
         Raises:
             OrchestratorError: A request was refused, or nobody answered for half a minute (in an `ExceptionGroup`).
@@ -52,22 +53,26 @@ class Batch:
             killing.cancel()
 
     async def _finish(self, job: Job) -> None:
-        answer = await self._client.submit(job.kind, job.payload, priority=job.priority, capabilities=[job.kind])
+        answer = await self._client.submit(job.kind, job.payload, priority=job.priority, capabilities=[job.capability])
         task = await self._client.wait(answer.task_id)
         self.finished[job] = task
         self._live.advance(job.kind)
         if has_lost_attempt(task):
             self._live.say(f"{job}: {history(task)}")
-        if 2 * len(self.finished) >= len(self._jobs):
-            self._half_done.set()
+        if job.capability == LARGE:
+            self._large_left -= 1
+            if self._large_left <= self._large // 2:
+                self._half_done.set()
 
     async def _kill_half_way(self) -> None:
         await self._half_done.wait()
-        while len(held := (await self._client.agent(VICTIM)).tasks) < HELD_AT_DEATH:  # noqa: ASYNC110 - no event tells it
-            await asyncio.sleep(_LOOK_S)
+        running: list[TaskDocument] = []
+        # Asked again at once: the sooner the kill follows the answer, the truer it is.
+        while len(running) < RUNNING_AT_DEATH:
+            running = (await self._client.list(agent_id=VICTIM, state=TaskState.RUNNING)).tasks
         pid = self._fleet.kill(VICTIM)
-        self._live.say(f"half of the tasks are finished: SIGKILL to {VICTIM}, process {pid}")
-        self._live.say(f"it held {len(held)} tasks, which go to others when its lease is over")
+        self._live.say(f"half of the large modules are parsed: SIGKILL to {VICTIM} (process {pid})")
+        self._live.say(f"{len(running)} tasks ran on it; others get them when its lease is over")
 
 
 async def until_online(client: Client, agent_ids: Iterable[str]) -> None:

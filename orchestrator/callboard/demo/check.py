@@ -18,7 +18,7 @@ Expected = Mapping[Job, Measured]
 
 
 async def measure_sequentially(jobs: Iterable[Job]) -> dict[Job, Measured]:
-    """The results as one plain loop gives them: no bus, no agents; in a thread, so that the live display goes on."""
+    """The results as one plain loop gives them: no bus, no agents; in a thread, so that it can be interrupted."""
     return {job: await anyio.to_thread.run_sync(job.measure) for job in jobs}
 
 

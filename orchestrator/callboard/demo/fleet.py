@@ -16,7 +16,7 @@ from typing import Final, Self
 import msgspec
 
 from callboard.bus.child import Child
-from callboard.demo.jobs import Kind
+from callboard.demo.jobs import LARGE, Kind
 
 START_S: Final = 45.0
 """Until the servers must answer: the first start makes a database, which a busy disk can hold up."""
@@ -41,7 +41,7 @@ class Member:
     """An agent of the fleet: its name, what it can do, how much at once, and the program that it is."""
 
     agent_id: str
-    capabilities: tuple[Kind, ...]
+    capabilities: tuple[str, ...]
     slots: int
     command: tuple[str, ...] = _MEASURE
 
@@ -57,9 +57,9 @@ class Member:
 
 FLEET: Final = (
     Member(agent_id="reader", capabilities=(Kind.TEXT,), slots=4),
-    Member(agent_id="parser-1", capabilities=(Kind.SYNTAX,), slots=4),
-    Member(agent_id="parser-2", capabilities=(Kind.SYNTAX,), slots=4),
-    Member(agent_id="allrounder", capabilities=(Kind.TEXT, Kind.SYNTAX), slots=2),
+    Member(agent_id="parser", capabilities=(Kind.SYNTAX,), slots=4),
+    Member(agent_id="specialist", capabilities=(LARGE,), slots=6),
+    Member(agent_id="generalist", capabilities=(Kind.TEXT, Kind.SYNTAX, LARGE), slots=4),
     Member(
         agent_id="command",
         capabilities=(Kind.CHECKSUM,),
@@ -67,8 +67,8 @@ FLEET: Final = (
         command=(*_CALLBOARD, "agent", "exec", "--", sys.executable, "-I", "-S", "-c", _SHA256),
     ),
 )
-VICTIM: Final = "parser-2"
-"""It is killed; what it can do, others can do too."""
+VICTIM: Final = "specialist"
+"""It is killed; the generalist can do what it does. Its tasks are the longest, and it runs six of them at once."""
 
 
 class Fleet:
@@ -151,7 +151,7 @@ class Fleet:
     async def _guard(self, child: Child) -> None:
         code = await child.wait()
         if child.name not in self._killed:
-            raise DemoError(f"{child.name} ended with code {code}: {child.log_tail()}")
+            raise DemoError(f"{child.name} ended with code {code}: {child.log_tail(lines=1)}")
 
 
 class _Addresses(msgspec.Struct):

@@ -17,13 +17,16 @@ from callboard.demo.work import Measured, checksum, measure_syntax, measure_text
 from callboard.schemas.errors import ConfigurationError
 from callboard.schemas.vocabulary import TaskPriority
 
+LARGE_BYTES: Final = 24 * 1024
+LARGE: Final = "large"
+"""The capability for the syntax trees of modules of `LARGE_BYTES` and more; all else requires its type's name."""
 TOP_LEVEL: Final = "(top level)"
 """Stands for the package of the modules that are in none."""
 _TESTS: Final = frozenset({"idle_test", "test", "tests"})
 
 
 class Kind(StrEnum):
-    """A task's type, and the capability that it requires."""
+    """A task's type."""
 
     TEXT = "text"
     SYNTAX = "syntax"
@@ -32,10 +35,11 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Module:
-    """A source file of the standard library; `name` as it is imported."""
+    """A source file of the standard library; `name` as it is imported, `size` in bytes."""
 
     name: str
     file: Path
+    size: int
 
     @property
     def package(self) -> str:
@@ -53,6 +57,7 @@ class Job:
     package: str
     files: tuple[Path, ...]
     priority: TaskPriority
+    capability: str
 
     @property
     def payload(self) -> str:
@@ -83,7 +88,7 @@ def find_modules(most: int | None = None) -> list[Module]:
     modules = list(_modules_below(root))
     if not modules:
         raise ConfigurationError(f"this Python has no source of its standard library in {root}")
-    return sorted(modules, key=lambda module: -module.file.stat().st_size)[:most]
+    return sorted(modules, key=lambda module: -module.size)[:most]
 
 
 def make_jobs(modules: Sequence[Module]) -> list[Job]:
@@ -92,18 +97,16 @@ def make_jobs(modules: Sequence[Module]) -> list[Job]:
     jobs: list[Job] = []
     for module in sorted(modules, key=lambda module: module.name):
         packages[module.package].append(module.file)
-        jobs += (
-            Job(
-                kind=kind,
-                name=module.name,
-                package=module.package,
-                files=(module.file,),
-                priority=_priority(module),
-            )
-            for kind in (Kind.TEXT, Kind.SYNTAX)
-        )
+        jobs += (_job(kind, module) for kind in (Kind.TEXT, Kind.SYNTAX))
     jobs += (
-        Job(kind=Kind.CHECKSUM, name=name, package=name, files=tuple(files), priority=TaskPriority.CRITICAL)
+        Job(
+            kind=Kind.CHECKSUM,
+            name=name,
+            package=name,
+            files=tuple(files),
+            priority=TaskPriority.CRITICAL,
+            capability=Kind.CHECKSUM,
+        )
         for name, files in packages.items()
     )
     return jobs
@@ -117,6 +120,17 @@ def count_by_kind(jobs: Iterable[Job]) -> dict[Kind, int]:
     return counts
 
 
+def _job(kind: Kind, module: Module) -> Job:
+    return Job(
+        kind=kind,
+        name=module.name,
+        package=module.package,
+        files=(module.file,),
+        priority=_priority(module),
+        capability=LARGE if kind is Kind.SYNTAX and module.size >= LARGE_BYTES else kind,
+    )
+
+
 def _modules_below(root: Path) -> Iterator[Module]:
     for folder, folders, files in os.walk(root):
         # What is no identifier cannot be imported from here: `site-packages`, for one.
@@ -125,7 +139,8 @@ def _modules_below(root: Path) -> Iterator[Module]:
         for name, suffix in map(os.path.splitext, files):
             if suffix == ".py" and name.isidentifier():
                 parts = package if name == "__init__" else (*package, name)
-                yield Module(name=".".join(parts), file=Path(folder, name + suffix))
+                file = Path(folder, name + suffix)
+                yield Module(name=".".join(parts), file=file, size=file.stat().st_size)
 
 
 def _priority(module: Module) -> TaskPriority:

@@ -50,8 +50,8 @@ class Live:
 
     def say(self, news: str) -> None:
         """A line that stays, with the seconds since the start."""
-        # Text, not markup: a bracket in a name is no instruction.
-        self._console.print(Text(f"{time.monotonic() - self._started_s:5.1f} s  {news}"))
+        # Text, not markup: a bracket in a name is no instruction. A path stays in one piece.
+        self._console.print(Text(f"{time.monotonic() - self._started_s:5.1f} s  {news}"), soft_wrap=True)
 
     def show(self, table: RenderableType) -> None:
         """A table."""

@@ -27,6 +27,7 @@ class PackageRow:
     files: int = 0
     lines: int = 0
     longest: int = 0
+    code: int = 0
     functions: int = 0
     classes: int = 0
     nesting: int = 0
@@ -37,6 +38,7 @@ class PackageRow:
         self.files += other.files
         self.lines += other.lines
         self.longest = max(self.longest, other.longest)
+        self.code += other.code
         self.functions += other.functions
         self.classes += other.classes
         self.nesting = max(self.nesting, other.nesting)
@@ -88,7 +90,7 @@ def package_table(rows: Sequence[PackageRow]) -> Table:
         others.add(row)
     for row in rows:
         total.add(row)
-    columns = ("package", "files", "lines", "longest", "functions", "classes", "nesting", "sha256")
+    columns = ("package", "files", "lines", "longest", "code", "functions", "classes", "nesting", "sha256")
     shown = [*rows[:LARGEST], others] if others.files else rows
     return _table(columns, map(_package_cells, shown), _package_cells(total))
 
@@ -110,7 +112,7 @@ def agent_table(rows: Sequence[AgentRow], fleet: Sequence[Member], killed: str) 
 
 
 def history(task: TaskDocument) -> str:
-    """What became of a task, attempt after attempt: `parser-2 crashed, then parser-1 succeeded`."""
+    """What became of a task, attempt after attempt: `specialist crashed, then generalist succeeded`."""
     attempts = task.attempts or ()
     return ", then ".join(f"{one.agent_id} {one.outcome or 'unfinished'}" for one in attempts)
 
@@ -124,7 +126,7 @@ def _agent_row(agent_id: str, outcomes: Counter[Outcome | None]) -> AgentRow:
 
 
 def _package_cells(row: PackageRow) -> tuple[str, ...]:
-    numbers = (row.files, row.lines, row.longest, row.functions, row.classes, row.nesting)
+    numbers = (row.files, row.lines, row.longest, row.code, row.functions, row.classes, row.nesting)
     return (row.name, *map(_number, numbers), row.checksum[:_CHECKSUM_DIGITS])
 
 
@@ -138,7 +140,7 @@ def _number(value: int) -> str:
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], total: Sequence[str]) -> Table:
     """Text in the first and the last column, numbers between them."""
-    table = Table(box=SIMPLE, show_edge=False, show_footer=True, padding=(0, 1, 0, 0))
+    table = Table(box=SIMPLE, show_edge=False, show_footer=True, padding=0)
     for column, footer in zip(columns, total, strict=True):
         is_text = column in (columns[0], columns[-1])
         table.add_column(column, footer, justify="left" if is_text else "right", no_wrap=True)

@@ -19,8 +19,16 @@ class Text(TypedDict):
 
 
 class Syntax(TypedDict):
-    """Functions (methods too), classes, and how many statements stand around the most nested one."""
+    """What the syntax tree of a source holds.
 
+    Attributes:
+        code: Lines that are not blank when it is written anew from the tree: no comments, one layout for all.
+        functions: And methods.
+        classes: Also those within others.
+        nesting: How many statements stand around the most nested one.
+    """
+
+    code: int
     functions: int
     classes: int
     nesting: int
@@ -44,8 +52,9 @@ def measure_syntax(source: bytes) -> Syntax:
     Raises:
         SyntaxError: it is not Python of the running version.
     """
+    tree = ast.parse(source)
     functions = classes = nesting = 0
-    pending: list[tuple[ast.AST, int]] = [(ast.parse(source), 0)]
+    pending: list[tuple[ast.AST, int]] = [(tree, 0)]
     while pending:
         parent, around = pending.pop()
         for child in ast.iter_child_nodes(parent):
@@ -57,7 +66,8 @@ def measure_syntax(source: bytes) -> Syntax:
                 pending.append((child, level + 1))
             elif isinstance(child, ast.excepthandler | ast.match_case):
                 pending.append((child, around))
-    return Syntax(functions=functions, classes=classes, nesting=nesting)
+    code = sum(bool(line.strip()) for line in ast.unparse(tree).splitlines())
+    return Syntax(code=code, functions=functions, classes=classes, nesting=nesting)
 
 
 def checksum(sources: Iterable[bytes]) -> str:
