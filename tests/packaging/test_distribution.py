@@ -35,14 +35,14 @@ def test_every_portion_is_typed_and_the_migrations_travel_along(wheel: Path) -> 
     assert any(name.startswith("callboard/orchestrator/store/migrations/versions/") for name in names)
 
 
-def test_agents_and_clients_import_none_of_the_servers_dependencies() -> None:
-    forbidden = ("alembic", "asyncpg", "cyclopts", "prometheus_client", "rich", "sqlalchemy", "starlette", "uvicorn")
+def test_agents_and_clients_need_none_of_the_servers_dependencies() -> None:
+    absent = ("alembic", "asyncpg", "cyclopts", "prometheus_client", "rich", "sqlalchemy", "starlette", "uvicorn")
     script = (
-        "import sys, callboard.agents, callboard.agents.echo, callboard.bus.client, callboard.orchestrator\n"
-        f"print(sorted(set({forbidden!r}) & set(sys.modules)))"
+        f"import sys; sys.modules.update(dict.fromkeys({absent!r}))\n"  # None there makes an import fail
+        "import callboard.agents, callboard.agents.echo, callboard.bus.client\n"
+        "from callboard.orchestrator import AgentRole, Client, OrchestratorConfig, TaskPriority"
     )
-    found = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
-    assert found.stdout.strip() == "[]"
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_the_documentation_is_as_the_code_says() -> None:
