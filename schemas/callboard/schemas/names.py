@@ -18,14 +18,25 @@ MAX_INTEGER: Final = 2**53 - 1
 MAX_DURATION_MS: Final = 10 * 365 * 24 * 3600 * 1000
 """Ten years: longer is a mistake, and sums of instants and durations stay far inside 64 bits."""
 
+NO_NUL_PATTERN: Final = r"^[^\x00]*$"
+
+FORMS: Final = {
+    POOL_PATTERN: "lower-case letters, digits, _ and -, 1 to 32 of them",
+    NAME_PATTERN: "letters, digits, _ and -, 1 to 64 of them",
+    TASK_ID_PATTERN: "a task id (UUID version 7, lower case)",
+    UUID_PATTERN: "a UUID",
+    NO_NUL_PATTERN: "text without NUL",
+}
+"""What each pattern asks for, in words."""
+
 Pool = Annotated[str, Meta(pattern=POOL_PATTERN)]
 AgentId = Annotated[str, Meta(pattern=NAME_PATTERN)]
 Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
 Incarnation = Annotated[str, Meta(pattern=UUID_PATTERN)]
 TaskId = Annotated[str, Meta(pattern=TASK_ID_PATTERN)]
-Key = Annotated[str, Meta(min_length=1, max_length=256, pattern=r"^[^\x00]*$")]
-Text = Annotated[str, Meta(pattern=r"^[^\x00]*$")]
-ShortText = Annotated[str, Meta(max_length=1024, pattern=r"^[^\x00]*$")]
+Key = Annotated[str, Meta(min_length=1, max_length=256, pattern=NO_NUL_PATTERN)]
+Text = Annotated[str, Meta(pattern=NO_NUL_PATTERN)]
+ShortText = Annotated[str, Meta(max_length=1024, pattern=NO_NUL_PATTERN)]
 Attempt = Annotated[int, Meta(ge=1, le=MAX_INTEGER)]
 Count = Annotated[int, Meta(ge=0, le=MAX_INTEGER)]
 DurationMs = Annotated[int, Meta(ge=0, le=MAX_DURATION_MS)]

@@ -12,6 +12,7 @@ from msgspec import UNSET, Meta, Raw, UnsetType
 from callboard.schemas.base import Message
 from callboard.schemas.limits import LIST_LIMIT, WAIT_MS
 from callboard.schemas.names import (
+    NO_NUL_PATTERN,
     AgentId,
     Attempt,
     Count,
@@ -37,7 +38,7 @@ NULL: Final = Raw(b"null")
 DEFAULT_MAX_ATTEMPTS: Final = 3
 
 Capabilities = Annotated[list[Name], Meta(max_length=256)]
-Metadata = Annotated[dict[Annotated[str, Meta(max_length=256, pattern=r"^[^\x00]*$")], Text], Meta(max_length=256)]
+Metadata = Annotated[dict[Annotated[str, Meta(max_length=256, pattern=NO_NUL_PATTERN)], Text], Meta(max_length=256)]
 
 
 class Requirements(Message, frozen=True, kw_only=True, forbid_unknown_fields=True):
