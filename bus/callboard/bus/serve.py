@@ -8,6 +8,7 @@ Rules:
 """
 
 import asyncio
+import functools
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ log = structlog.get_logger("callboard.bus")
 
 M = TypeVar("M")
 Handle = Callable[[M, "Request"], None]
+OnAnswer = Callable[[str, int | None], None]
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
 
 _ERROR_TEXT_CHARACTERS: Final = 256
@@ -75,9 +77,27 @@ class Endpoint(Generic[M]):
 class Request:
     """One request, to be answered exactly once."""
 
-    __slots__ = ("_began_ns", "_bus", "_open", "_stats", "agent_id", "data", "headers", "reply", "subject")
+    __slots__ = (
+        "_began_ns",
+        "_bus",
+        "_on_answer",
+        "_open",
+        "_stats",
+        "agent_id",
+        "data",
+        "headers",
+        "reply",
+        "subject",
+    )
 
-    def __init__(self, bus: Bus, message: BusMessage, stats: EndpointStats, agent_id: str | None) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        message: BusMessage,
+        stats: EndpointStats,
+        agent_id: str | None,
+        on_answer: Callable[[int | None], None] = lambda _code: None,
+    ) -> None:
         self.subject = message.subject
         self.data = message.data
         self.headers: Mapping[str, str] | None = message.headers
@@ -86,6 +106,7 @@ class Request:
         """The `<agent_id>` token of the subject, `None` for a client's request."""
         self._bus = bus
         self._stats = stats
+        self._on_answer = on_answer
         self._open = True
         self._began_ns = perf_counter_ns()
 
@@ -101,6 +122,8 @@ class Request:
                 self._send(data, None)
             except PayloadTooLargeError as error:
                 self._send_error(error)
+            else:
+                self._on_answer(None)
 
     def refuse(self, error: OrchestratorError) -> None:
         """Answer with an error: its headers and its body (protocol, section 2)."""
@@ -125,6 +148,7 @@ class Request:
         text = header_text(error.message)
         self._stats.num_errors += 1
         self._stats.last_error = f"{error.number}:{text}"
+        self._on_answer(error.number)
         self._send(encode(ErrorAnswer(error=error.body())), {ERROR_TEXT: text, ERROR_CODE: str(error.number)})
 
     def _send(self, data: bytes, headers: Mapping[str, str] | None) -> None:
@@ -144,6 +168,7 @@ class Server:
         own_root: the first tokens of our own subjects, never answered to, e.g. `callboard.v1.default`.
         reply_prefixes: what a reply subject may start with, dot included.
         on_drop: told of each message dropped by the reply guard.
+        on_answer: told of each answer: the endpoint's name, and the error's number or `None`. Must not raise.
     """
 
     def __init__(
@@ -154,11 +179,13 @@ class Server:
         own_root: str,
         reply_prefixes: tuple[str, ...] = DEFAULT_REPLY_PREFIXES,
         on_drop: Callable[[DropReason], None] | None = None,
+        on_answer: OnAnswer | None = None,
     ) -> None:
         self.guard = ReplyGuard(own_root, reply_prefixes, on_drop)
         self.endpoints = tuple(endpoints)
         self.stats = {endpoint.name: EndpointStats() for endpoint in endpoints}
         self._bus = bus
+        self._on_answer: OnAnswer = on_answer or (lambda _name, _code: None)
         self._subscriptions: list[BusSubscription] = []
 
     async def start(self) -> None:
@@ -177,6 +204,7 @@ class Server:
     def _receiver(self, endpoint: Endpoint[M]) -> Callable[[BusMessage], None]:
         decoder = msgspec.json.Decoder(endpoint.request)
         stats = self.stats[endpoint.name]
+        on_answer = functools.partial(self._on_answer, endpoint.name)
         tokens = endpoint.subject.split(".")
         agent_token = tokens.index("*") if "*" in tokens else None
 
@@ -188,7 +216,7 @@ class Server:
                 message.reply = ""
             stats.num_requests += 1
             agent_id = None if agent_token is None else message.subject.split(".")[agent_token]
-            request = Request(self._bus, message, stats, agent_id)
+            request = Request(self._bus, message, stats, agent_id, on_answer)
             try:
                 if agent_id is not None:
                     _check_agent_id(agent_id)

@@ -167,6 +167,7 @@ class PoolKeeper:
             own_root=self._subjects.root,
             reply_prefixes=premises.config.reply_prefixes,
             on_drop=self._on_drop,
+            on_answer=owner.telemetry.answered,
         )
         micro = MicroService(
             premises.bus,
