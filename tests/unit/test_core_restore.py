@@ -163,3 +163,14 @@ def test_a_claim_after_a_take_over_by_a_new_process_is_kept() -> None:
     assert rig.task(task_id).incarnation == "a-2"
     rig.complete(task_id)
     assert rig.state(task_id) == "succeeded"
+
+
+def test_an_attempt_that_ends_in_the_first_batch_is_not_offered_again() -> None:
+    rig = Rig()
+    rig.registered()
+    task_id = rig.submit()
+    rig.take(do.SendOffer)
+    rig._take_over()
+    rig.tell(ev.CancelRequested(ticket=rig.ticket(), task_id=task_id))
+    rig.settle()
+    assert rig.take(do.SendOffer) == []

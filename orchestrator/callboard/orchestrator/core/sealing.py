@@ -1,17 +1,19 @@
 """Turning what was decided into one batch: coalesced rows, guarded by what the batch before wrote."""
 
 from callboard.orchestrator.core.changes import AgentRow, Changes, Ending, TaskChange, TaskColumns
-from callboard.orchestrator.core.effects import Answer, Batch, Effect
+from callboard.orchestrator.core.effects import Answer, Batch, Effect, SendOffer
 from callboard.orchestrator.core.model import Agent, Task
 from callboard.orchestrator.core.pool import Pool, Submission
 from callboard.schemas import tasks as messages
+from callboard.schemas.vocabulary import TaskState
 
 
 def seal(pool: Pool) -> Batch:
     """Close the batch being decided and begin the next. Without anything urgent, lazy writes go on waiting."""
     changes = _changes(pool) if pool.is_urgent else Changes()
     number = pool.number if changes else pool.number - 1
-    effects: list[Effect] = [*pool.after_commit, *(_answer(submission) for submission in pool.submissions)]
+    effects: list[Effect] = [effect for effect in pool.after_commit if not _is_old_offer(pool, effect)]
+    effects += (_answer(submission) for submission in pool.submissions)
     batch = Batch(
         number=number,
         changes=changes,
@@ -23,6 +25,14 @@ def seal(pool: Pool) -> Batch:
     if changes:
         pool.number += 1
     return batch
+
+
+def _is_old_offer(pool: Pool, effect: Effect) -> bool:
+    """Whether this offers an attempt that ended before it could be sent, so that it would be run for nothing."""
+    if not isinstance(effect, SendOffer):
+        return False
+    task = pool.tasks.get(effect.task_id)
+    return task is None or task.state is not TaskState.ASSIGNED or task.attempt != effect.attempt
 
 
 def _answer(submission: Submission) -> Answer:
