@@ -67,8 +67,10 @@ async def test_an_impossible_row_is_left_out_and_reported(store: PostgresStore, 
     assert await owner.state_of(bad_new.task_id) is None
     assert await store.get(POOL, key="k") is None
     assert await store.get(POOL, task_id=task.task_id) == before
-    again = await owner.again(bad_insert, good.insert(), bad_change)
+    with structlog.testing.capture_logs() as logs:
+        again = await owner.again(bad_insert, good.insert(), bad_change)
     assert (again.refused, again.stale) == (committed.refused, committed.stale)
+    assert "critical" not in {log["log_level"] for log in logs}  # nothing was written again
     assert (await owner.commit(good.move(S.ASSIGNED)[1])).stale == frozenset()
 
 
