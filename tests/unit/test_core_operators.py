@@ -126,6 +126,17 @@ def test_registering_again_is_no_way_out_of_a_shutdown() -> None:
     assert rig.pool_agent("a").state is AgentState.STOPPED
 
 
+def test_neither_drain_nor_resume_puts_a_shutdown_off() -> None:
+    rig = Rig()
+    rig.registered()
+    rig.drain()
+    rig.shut_down(grace_ms=2_000)
+    rig.resume()
+    rig.drain(grace_ms=60_000)
+    rig.wait(2_000)
+    assert rig.pool_agent("a").state is AgentState.STOPPED
+
+
 def test_a_new_process_is_not_shut_down_with_the_old_one() -> None:
     rig = Rig()
     rig.registered()

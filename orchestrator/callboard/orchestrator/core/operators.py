@@ -22,7 +22,7 @@ def on_drain(pool: Pool, event: DrainRequested, now_ms: int) -> None:
         agent.operator_drain = True
         _changed(pool, agent, now_ms)
         pool.after_commit.append(SendDrain(agent.agent_id))
-    if event.grace_ms is not None:
+    if event.grace_ms is not None and not agent.stopping:
         pool.timers.set(Clock.GRACE, agent.agent_id, now_ms + event.grace_ms)
     pool.answer(event.ticket, AgentChange(agent_id=agent.agent_id, state=agent.state, changed=changed))
 
@@ -35,7 +35,9 @@ def on_resume(pool: Pool, event: ResumeRequested, now_ms: int) -> None:
     changed = agent.operator_drain
     if changed:
         agent.operator_drain = False
-        pool.timers.clear(Clock.GRACE, agent.agent_id)
+        if not agent.stopping:
+            # Else the grace is the shutdown's, which nothing puts off.
+            pool.timers.clear(Clock.GRACE, agent.agent_id)
         _changed(pool, agent, now_ms)
     pool.answer(event.ticket, AgentChange(agent_id=agent.agent_id, state=agent.state, changed=changed))
 
