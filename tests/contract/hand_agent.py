@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import uuid
 from collections import defaultdict
@@ -44,6 +45,7 @@ class HandAgent:
         self._news = asyncio.Condition()
         self._known: dict[tuple[str, int], Json | bytes | None] = {}
         self._subscription: Subscription | None = None
+        self._silence = asyncio.Event()
         self._beating: asyncio.Task[None] | None = None
 
     def another(self) -> HandAgent:
@@ -70,13 +72,16 @@ class HandAgent:
         return answer
 
     def start_beating(self) -> None:
+        self._silence.clear()
         self._beating = asyncio.create_task(self._beat_on())
 
     async def stop_beating(self) -> None:
         """Fall silent. Offers are still answered."""
+        # Not cancelled: asyncio's `wait_for`, on which nats-py's requests rest, may swallow it (Python 3.11).
+        self._silence.set()
         if self._beating is not None:
-            self._beating.cancel()
-            await asyncio.gather(self._beating, return_exceptions=True)
+            with contextlib.suppress(RefusedError):  # the test had it replaced or stopped
+                await self._beating
             self._beating = None
 
     async def vanish(self) -> None:
@@ -92,14 +97,11 @@ class HandAgent:
         return await self.ask("leave")
 
     async def _beat_on(self) -> None:
-        stopped = asyncio.Event()  # never set: the wait below is the pause between two beats
-        while True:
+        while not self._silence.is_set():
             await self.beat()
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(BEAT_S):
-                    await stopped.wait()
-            except TimeoutError:
-                continue
+                    await self._silence.wait()
 
     # -- requests ----------------------------------------------------------------------------------------------------
 
