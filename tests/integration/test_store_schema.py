@@ -16,7 +16,7 @@ from callboard.orchestrator.store.embedded import EmbeddedPostgres
 from callboard.orchestrator.store.migrate import MigrationReport, alembic_config, migrate
 from callboard.orchestrator.store.postgres import PostgresStore
 from callboard.orchestrator.store.tables import SCHEMA_REVISION, metadata
-from callboard.schemas.errors import ConfigurationError
+from callboard.schemas.errors import ConfigurationError, DatabaseOperationError
 from callboard.schemas.vocabulary import Durability
 
 if TYPE_CHECKING:
@@ -85,9 +85,25 @@ async def test_a_database_of_another_version_is_refused_naming_both(database_url
 
 
 async def test_a_url_that_is_none_is_refused() -> None:
-    store = PostgresStore("postgresql://host:not-a-port/db", key_retention_ms=RETENTION_MS)
+    nonsense = "postgresql://host:not-a-port/db"
     with pytest.raises(ConfigurationError, match="database_url"):
-        await store.open()
+        await PostgresStore(nonsense, key_retention_ms=RETENTION_MS).open()
+    with pytest.raises(ConfigurationError, match="database_url"):
+        await migrate(nonsense)
+
+
+async def test_what_cannot_be_migrated_is_said_in_one_line(database_url: str, tmp_path: Path) -> None:
+    async with connected(database_url) as pg:
+        await pg.execute("CREATE TABLE task (is_ours boolean)")
+    for url, why in (
+        (f"postgresql://callboard@/x?host={tmp_path}&port=5432", "No such file"),
+        (database_url, "exists"),
+    ):
+        with pytest.raises(DatabaseOperationError, match=why) as caught:
+            await migrate(url)
+        assert "\n" not in str(caught.value)
+    async with connected(database_url) as pg:
+        assert await pg.fetchval("SELECT to_regclass('pool_lease') IS NULL AND to_regclass('schema_version') IS NULL")
 
 
 async def test_a_database_that_may_forget_is_refused_unless_that_is_allowed(database_url: str) -> None:

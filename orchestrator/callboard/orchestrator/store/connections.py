@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 
@@ -71,7 +71,7 @@ class Connections:
     """At most `limit` connections with the same settings; the one used last is used first, as its plans are warm."""
 
     def __init__(self, url: str, settings: dict[str, str], *, limit: int) -> None:
-        self._url = plain_url(url)
+        self._url = url
         self._settings = settings
         self._slots = asyncio.Semaphore(limit)
         self._idle: list[PgConnection] = []
@@ -119,19 +119,15 @@ class Connections:
             connection = self._idle.pop()
             if not connection.is_closed():
                 return connection
-        try:
-            return await asyncpg.connect(
-                self._url,
-                timeout=CONNECT_TIMEOUT_S,
-                command_timeout=ANSWER_TIMEOUT_S,
-                server_settings=self._settings,
-                # A batch has a statement for each of its shapes; none is worth preparing twice.
-                statement_cache_size=200,
-                max_cached_statement_lifetime=0,
-                max_cacheable_statement_size=0,
-            )
-        except ValueError as error:
-            raise ConfigurationError(f"database_url is not an address of Postgres: {error}") from error
+        return await connect(
+            self._url,
+            command_timeout=ANSWER_TIMEOUT_S,
+            server_settings=self._settings,
+            # A batch has a statement for each of its shapes; none is worth preparing twice.
+            statement_cache_size=200,
+            max_cached_statement_lifetime=0,
+            max_cacheable_statement_size=0,
+        )
 
     async def close(self) -> None:
         """Let go of all; those in use are broken off. May be called twice."""
@@ -144,6 +140,19 @@ class Connections:
                 await connection.close(timeout=CLOSE_TIMEOUT_S)
             except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
                 connection.terminate()
+
+
+async def connect(url: str, **options: Any) -> PgConnection:  # noqa: ANN401 - asyncpg's own options
+    """A new connection, within `CONNECT_TIMEOUT_S`.
+
+    Raises:
+        ConfigurationError: the URL is none.
+        OSError, asyncpg.PostgresError: as asyncpg raises them.
+    """
+    try:
+        return await asyncpg.connect(plain_url(url), timeout=CONNECT_TIMEOUT_S, **options)
+    except ValueError as error:
+        raise ConfigurationError(f"database_url is not an address of Postgres: {error}", path="database_url") from error
 
 
 def plain_url(url: str) -> str:

@@ -14,11 +14,12 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from callboard.orchestrator.store.connections import CONNECT_TIMEOUT_S, plain_url
-from callboard.orchestrator.store.driver import PgConnection
+from callboard.orchestrator.store.connections import connect
+from callboard.schemas.errors import DatabaseOperationError
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -41,17 +42,20 @@ async def migrate(database_url: str) -> MigrationReport:
     """Bring the schema to this version's revision; does nothing when it is there already.
 
     Raises:
-        OSError, asyncpg.PostgresError: the database cannot be reached or refuses.
+        ConfigurationError: the URL is none.
+        DatabaseOperationError: the database cannot be reached, or refuses; nothing was changed.
     """
-
-    async def connect() -> PgConnection:
-        return await asyncpg.connect(plain_url(database_url), timeout=CONNECT_TIMEOUT_S)
-
-    engine = create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
+    engine = create_async_engine(
+        "postgresql+asyncpg://", async_creator=lambda: connect(database_url), poolclass=NullPool
+    )
     try:
         async with engine.begin() as connection:
             await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
             return await connection.run_sync(_upgrade)
+    except (OSError, asyncpg.PostgresError, SQLAlchemyError) as error:
+        # SQLAlchemy adds the statement to its text, over many lines.
+        cause = str(getattr(error, "orig", error)).partition("\n")[0]
+        raise DatabaseOperationError(f"the database was not migrated: {cause}") from error
     finally:
         await engine.dispose()
 

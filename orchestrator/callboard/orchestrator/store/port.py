@@ -39,8 +39,9 @@ class Lease:
 class Committed:
     """What a commit did beside writing.
 
-    `refused`: new tasks whose key belongs to another task, which do not exist. `stale`: tasks whose guard did not
-    match, so that nothing of them was written. `now_ms`: the database's clock.
+    `refused`: new tasks whose key belongs to another task, which do not exist. `stale`: tasks of which nothing was
+    written, because their guard did not match or the database refused the row (a bug, logged). `now_ms`: the database's
+    clock.
     """
 
     refused: frozenset[str] = frozenset()
@@ -140,11 +141,13 @@ class Store(Protocol):
         ...
 
     async def load(self, lease: Lease) -> Snapshot:
-        """The pool's live tasks and its agents, as committed."""
+        """The pool's live tasks, in the queue's order (protocol, section 4), and its agents by id, as committed."""
         ...
 
     async def commit(self, lease: Lease, number: int, changes: Changes, *, lease_ms: int) -> Committed:
         """Write batch `number` and extend the lease, in one transaction.
+
+        Of new tasks with one key in a batch, the first gets it. An agent both written and forgotten is written.
 
         Raises:
             FencedError: the pool has another owner or epoch, or `number` does not follow.
@@ -177,7 +180,11 @@ class Store(Protocol):
         ...
 
     async def key_holders(self, pool: str, scope: str, keys: list[str]) -> dict[str, KeyHolder]:
-        """The tasks that these keys belong to."""
+        """The tasks that these keys belong to.
+
+        A key stays after its retention until a new task takes it or `maintain` forgets it: `commit` alone decides
+        whether a key is free.
+        """
         ...
 
     async def original(self, pool: str, task_id: str) -> Original | None:
