@@ -1,0 +1,140 @@
+"""The book of one schedule: what was promised and what was committed, checked against each other as it is written.
+
+- A final state and its result never change, and nothing is written after it.
+- Attempts rise by one, each has its one end, and no agent holds more than its slots.
+- A result is of the current attempt, from its own agent and incarnation, or of a client that gave it.
+- `recorded`, `created` and `cancelled` are said after the commit only.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import msgspec
+from tests.simulation.world import World
+
+from callboard.orchestrator.core.changes import Changes, TaskChange
+from callboard.orchestrator.core.model import EndedAttempt
+from callboard.schemas.vocabulary import HELD_TASK_STATES, Outcome, TaskState
+
+BY_HAND = b'"by hand"'
+
+
+@dataclass(slots=True)
+class Line:
+    """What is committed of one task."""
+
+    state: TaskState
+    attempt: int
+    version: int
+    agent_id: str | None
+    ends: list[EndedAttempt] = field(default_factory=list[EndedAttempt])
+    result: bytes | None = None
+
+
+class Book:
+    """All tasks that ever were committed, and what was said of them."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.lines: dict[str, Line] = {}
+        self.slots: dict[str, int] = {}
+        self.max_attempts: dict[str, int] = {}
+        self.accepted: set[str] = set()
+        self.by_hand: set[str] = set()
+        self.started: Counter[tuple[str, int]] = Counter()
+        self.failures: Counter[str] = Counter()
+        self._held: Counter[str] = Counter()
+
+    # Commits.
+
+    def committed(self, changes: Changes, refused: frozenset[str]) -> None:
+        """A batch became durable, less the refused inserts."""
+        for change in changes.tasks:
+            if change.columns.task_id not in refused:
+                self._committed(change)
+        over = [agent_id for agent_id, held in self._held.items() if held > self.slots[agent_id]]
+        if over:
+            self._world.fail(f"{over[0]} has {self._held[over[0]]} attempts in {self.slots[over[0]]} slots")
+
+    def _committed(self, change: TaskChange) -> None:
+        columns = change.columns
+        task_id, fail = columns.task_id, self._world.fail
+        line = self.lines.get(task_id)
+        if (line is None) != (change.new is not None):
+            fail(f"{task_id} is inserted twice, or written before it exists", about=task_id)
+        if line is None:
+            line = self.lines[task_id] = Line(TaskState.QUEUED, 0, 0, None)
+        self._world.note("committed", task_id, columns.state.value, columns.attempt, columns.agent_id)
+        if line.state.is_final:
+            fail(f"{task_id} was {line.state}, and is written again as {columns.state}", about=task_id)
+        # Progress alone makes no new version.
+        if columns.version < line.version + (columns.state is not line.state):
+            fail(f"{task_id} goes from version {line.version} to {columns.version}", about=task_id)
+        numbers = [end.attempt for end in change.ended]
+        if numbers != list(range(len(line.ends) + 1, len(line.ends) + len(numbers) + 1)):
+            fail(f"{task_id} ends attempts {numbers} after {len(line.ends)}", about=task_id)
+        line.ends += change.ended
+        is_held = columns.state in HELD_TASK_STATES
+        if columns.attempt != len(line.ends) + is_held:
+            fail(f"{task_id} is {columns.state} in attempt {columns.attempt}, {len(line.ends)} ended", about=task_id)
+        if columns.spent > self.max_attempts.get(task_id, columns.spent):
+            fail(f"{task_id} spent {columns.spent} attempts", about=task_id)
+        if line.state in HELD_TASK_STATES:
+            self._held[str(line.agent_id)] -= 1
+        if is_held:
+            self._held[str(columns.agent_id)] += 1
+        line.state, line.attempt, line.version = columns.state, columns.attempt, columns.version
+        line.agent_id = columns.agent_id
+        if change.ending is not None:
+            line.result = change.ending.result
+            self._check_end(change, line)
+        elif columns.state.is_final:
+            fail(f"{task_id} is {columns.state} without an end", about=task_id)
+
+    def _check_end(self, change: TaskChange, line: Line) -> None:
+        columns = change.columns
+        if (line.state is TaskState.SUCCEEDED) != (line.result is not None):
+            self._world.fail(f"{columns.task_id} is {line.state} with {line.result!r}", about=columns.task_id)
+        if line.result is None or (line.result == BY_HAND and columns.task_id in self.by_hand):
+            return
+        wanted = [columns.task_id, columns.attempt, columns.agent_id, columns.incarnation]
+        if msgspec.json.decode(line.result) != wanted:
+            self._world.fail(f"result {line.result!r} was accepted for {wanted}", about=columns.task_id)
+
+    # Promises.
+
+    def submit_answered(self, task_id: str) -> None:
+        """A client was told that this task is accepted."""
+        if task_id not in self.lines:
+            self._world.fail(f"{task_id} was accepted before its commit", about=task_id)
+        self.accepted.add(task_id)
+
+    def recorded(self, task_id: str, attempt: int, outcome: Outcome) -> None:
+        """An agent was told that its report is recorded."""
+        line = self.lines.get(task_id)
+        ends = [] if line is None else [end.outcome for end in line.ends if end.attempt == attempt]
+        if ends != [outcome]:
+            self._world.fail(f"{task_id}/{attempt} was recorded as {outcome}, and ended {ends}", about=task_id)
+
+    def offered(self, task_id: str, attempt: int, agent_id: str) -> None:
+        """An attempt was offered."""
+        line = self.lines.get(task_id)
+        if line is None or line.attempt < attempt or (line.attempt == attempt and line.agent_id != agent_id):
+            self._world.fail(f"{task_id}/{attempt} was offered to {agent_id} before its commit", about=task_id)
+
+    def told(self, task_id: str, state: TaskState) -> None:
+        """A client was told the final state of its task."""
+        line = self.lines.get(task_id)
+        if line is None or line.state is not state:
+            self._world.fail(f"{task_id} was said to be {state}, and is {line}", about=task_id)
+
+    # The end.
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether every committed task is final."""
+        return all(line.state.is_final for line in self.lines.values())
+
+    def unfinished(self) -> list[str]:
+        """Tasks that are not final."""
+        return [task_id for task_id, line in self.lines.items() if not line.state.is_final]

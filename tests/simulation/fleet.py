@@ -1,0 +1,307 @@
+"""The agents of one schedule: the SDK's own session, in processes that die, hang, are paused and come back.
+
+What a handler does is in its task's type: `ok` and `slow` succeed, `flaky` fails now and then, `hang` never ends,
+`poison` takes the process with it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+from tests.simulation.book import Book
+from tests.simulation.network import Network
+from tests.simulation.world import World
+
+from callboard.agents.session import Session, SessionConfig
+from callboard.agents.session import effects as do
+from callboard.agents.session import events as av
+from callboard.orchestrator.core import events as ev
+from callboard.schemas.agents import (
+    Assign,
+    AssignAnswer,
+    Heartbeat,
+    HeartbeatAnswer,
+    Recorded,
+    Register,
+    RegisterAnswer,
+    ReportProgress,
+)
+from callboard.schemas.errors import OrchestratorError
+from callboard.schemas.tasks import AttemptRef, TaskError
+from callboard.schemas.vocabulary import Outcome
+
+Serve = Callable[[ev.Event], None]
+TYPES: Final = ("ok", "slow", "flaky", "hang", "poison")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """An agent as it is configured."""
+
+    agent_id: str
+    slots: int
+    capabilities: tuple[str, ...] = ()
+    types: frozenset[str] | None = None
+
+
+class Process:
+    """One incarnation: a session, its handlers, and the bus between it and the owner."""
+
+    def __init__(self, fleet: "Fleet", member: Member, number: int) -> None:
+        self.member = member
+        self.incarnation = f"{member.agent_id}-{number}"
+        self.is_alive = True
+        self._fleet, self._world, self._network = fleet, fleet.world, fleet.network
+        self._paused: list[av.Event] | None = None
+        self._alarm_ms = 0
+        self._replies: dict[str, Callable[[AssignAnswer], None]] = {}
+        seed = self._world.between(0, 2**32)
+        self.session = Session(SessionConfig(slots=member.slots, types=member.types, seed=seed))
+        self.tell(av.Started())
+
+    def tell(self, event: av.Event) -> None:
+        """Something happens to the session; a paused process hears of it later."""
+        if not self.is_alive:
+            return
+        if self._paused is not None:
+            self._paused.append(event)
+            return
+        for effect in self.session.handle(event, self._world.now_ms):
+            self._perform(effect)
+        due_ms = self.session.next_due_ms()
+        if due_ms is not None and not self._world.now_ms < self._alarm_ms <= due_ms:
+            self._alarm_ms = due_ms
+            self._world.after(max(due_ms - self._world.now_ms, 1), lambda: self.tell(av.TimeAdvanced()))
+
+    def offer(self, offer: Assign, answer: Callable[[AssignAnswer], None]) -> None:
+        """An offer arrives."""
+        reply = str(len(self._replies))
+        self._replies[reply] = answer
+        self.tell(av.OfferArrived(reply, offer))
+
+    def pause(self) -> None:
+        """SIGSTOP."""
+        if self._paused is None:
+            self._paused = []
+
+    def proceed(self) -> None:
+        """SIGCONT."""
+        held, self._paused = self._paused or [], None
+        for event in held:
+            self.tell(event)
+
+    # Effects.
+
+    def _perform(self, effect: do.Effect) -> None:
+        match effect:
+            case do.SendRegister(call=call, running=running, draining=draining, timeout_ms=timeout_ms):
+                self._register(call, running, draining=draining, patience_ms=timeout_ms)
+            case do.SendHeartbeat():
+                self._heartbeat(effect)
+            case do.SendComplete() | do.SendFail():
+                self._report(effect)
+            case do.SendProgress(ref=ref):
+                message = ReportProgress(task_id=ref.task_id, attempt=ref.attempt, incarnation=self.incarnation)
+                self._say(ev.ProgressReported(agent_id=self.member.agent_id, message=message, progress=b"{}"))
+            case do.SendLeave(timeout_ms=timeout_ms):
+                self._ask(
+                    lambda answer: ev.AgentLeft(
+                        ticket=answer, agent_id=self.member.agent_id, incarnation=self.incarnation
+                    ),
+                    lambda _: self.tell(av.LeaveEnded()),
+                    patience_ms=timeout_ms,
+                )
+            case do.AnswerOffer(reply=reply, answer=answer):
+                self._replies[reply](answer)
+            case do.StartHandler(ref=ref, offer=offer):
+                self._start(ref, offer)
+            case do.CancelHandler(ref=ref):
+                # One that does not listen at once may also end by itself before it does.
+                delay_ms = self._world.between(1, 50 if self._world.chance(0.8) else 4_000)
+                self._world.after(delay_ms, lambda: self.tell(av.HandlerStopped(ref)))
+            case do.Exit():
+                self._fleet.ended(self)
+            case do.Acknowledge() | do.Announce():
+                pass
+
+    def _say(self, event: ev.Event) -> None:
+        self._network.from_(self.member.agent_id, lambda: self._fleet.serve(event))
+
+    def _ask(
+        self,
+        event_of: Callable[[Callable[[object], None]], ev.Event],
+        on_answer: Callable[[object | None], None],
+        *,
+        patience_ms: int,
+    ) -> None:
+        self._network.ask(
+            self.member.agent_id, lambda answer: self._fleet.serve(event_of(answer)), on_answer, patience_ms=patience_ms
+        )
+
+    def _register(self, call: int, running: tuple[AttemptRef, ...], *, draining: bool, patience_ms: int) -> None:
+        message = Register(
+            incarnation=self.incarnation,
+            slots=self.member.slots,
+            capabilities=list(self.member.capabilities),
+            running=list(running),
+            draining=draining,
+        )
+
+        def answered(answer: object | None) -> None:
+            if isinstance(answer, RegisterAnswer):
+                self.tell(av.Registered(call, answer))
+            elif isinstance(answer, OrchestratorError):
+                self.tell(av.RegisterRefused(call, answer.body()))
+            else:
+                self.tell(av.RegisterUnanswered(call))
+
+        agent_id = self.member.agent_id
+        self._ask(
+            lambda answer: ev.AgentRegistered(ticket=answer, agent_id=agent_id, message=message),
+            answered,
+            patience_ms=patience_ms,
+        )
+
+    def _heartbeat(self, effect: do.SendHeartbeat) -> None:
+        message = Heartbeat(
+            incarnation=self.incarnation, seq=effect.seq, running=list(effect.running), draining=effect.draining
+        )
+
+        def answered(answer: object | None) -> None:
+            if isinstance(answer, HeartbeatAnswer):
+                self.tell(av.HeartbeatAnswered(effect.call, answer))
+            elif isinstance(answer, OrchestratorError):
+                self.tell(av.HeartbeatRefused(effect.call, answer.body()))
+            else:
+                self.tell(av.HeartbeatUnanswered(effect.call))
+
+        agent_id = self.member.agent_id
+        self._ask(
+            lambda answer: ev.HeartbeatReceived(ticket=answer, agent_id=agent_id, message=message),
+            answered,
+            patience_ms=effect.timeout_ms,
+        )
+
+    def _report(self, effect: do.SendComplete | do.SendFail) -> None:
+        ref = effect.ref
+        outcome = Outcome.SUCCEEDED if isinstance(effect, do.SendComplete) else Outcome.FAILED
+
+        def event_of(answer: Callable[[object], None]) -> ev.Event:
+            about: dict[str, Any] = {
+                "ticket": answer,
+                "agent_id": self.member.agent_id,
+                "task_id": ref.task_id,
+                "attempt": ref.attempt,
+                "incarnation": self.incarnation,
+            }
+            if isinstance(effect, do.SendComplete):
+                return ev.ResultReported(**about, result=effect.result)
+            return ev.FailureReported(**about, error=effect.error)
+
+        def answered(answer: object | None) -> None:
+            if isinstance(answer, Recorded):
+                self._fleet.book.recorded(ref.task_id, ref.attempt, outcome)
+                self.tell(av.ReportRecorded(ref))
+            elif isinstance(answer, OrchestratorError):
+                self.tell(av.ReportRefused(ref, effect.call, answer.body()))
+            else:
+                self.tell(av.ReportUnanswered(ref, effect.call))
+
+        self._ask(event_of, answered, patience_ms=effect.timeout_ms)
+
+    # Handlers.
+
+    def _start(self, ref: AttemptRef, offer: Assign) -> None:
+        world = self._world
+        world.note("started", ref.task_id, ref.attempt, offer.type, "by", self.incarnation)
+        self._fleet.book.started[ref.task_id, ref.attempt] += 1
+        match offer.type:
+            case "hang":
+                return
+            case "poison":
+                world.after(world.between(1, 300), lambda: self._fleet.kill(self))
+            case "flaky" if world.chance(0.4):
+                error = TaskError(message="no", retryable=not world.chance(0.1))
+                world.after(world.between(1, 300), lambda: self._end(ref, av.HandlerFailed(ref, error)))
+            case _:
+                longest_ms = 6_000 if offer.type == "slow" else 300
+                result = msgspec.json.encode([ref.task_id, ref.attempt, self.member.agent_id, self.incarnation])
+                world.after(world.between(1, longest_ms), lambda: self._end(ref, av.HandlerSucceeded(ref, result)))
+
+    def _end(self, ref: AttemptRef, event: av.HandlerSucceeded | av.HandlerFailed) -> None:
+        if isinstance(event, av.HandlerFailed) and self.is_alive:
+            self._fleet.book.failures[ref.task_id] += 1
+        self.tell(event)
+
+
+class Fleet:
+    """All agents, each with at most one process that is alive."""
+
+    def __init__(self, world: World, network: Network, book: Book, serve: Serve) -> None:
+        self.world, self.network, self.book, self.serve = world, network, book, serve
+        self.processes: dict[str, Process] = {}
+        self._started: dict[str, int] = {}
+
+    def join(self, member: Member) -> None:
+        """Start a process for `member`; an older one of it is gone."""
+        old = self.processes.get(member.agent_id)
+        if old is not None:
+            old.is_alive = False
+        number = self._started[member.agent_id] = self._started.get(member.agent_id, 0) + 1
+        self.book.slots[member.agent_id] = member.slots
+        self.world.note("WEATHER process", f"{member.agent_id}-{number}", "starts")
+        self.processes[member.agent_id] = Process(self, member, number)
+
+    def kill(self, process: Process) -> None:
+        """SIGKILL; its supervisor starts another one."""
+        if process.is_alive:
+            self.world.note("WEATHER process", process.incarnation, "is killed")
+            self.ended(process)
+
+    def ended(self, process: Process) -> None:
+        """The process is gone, one way or another."""
+        process.is_alive = False
+        self.world.after(self.world.between(100, 4_000), lambda: self._again(process))
+
+    def _again(self, process: Process) -> None:
+        if self.processes[process.member.agent_id] is process:
+            self.join(process.member)
+
+    def everyone(self, event: av.Event) -> None:
+        """The same happens to all."""
+        for process in self.processes.values():
+            process.tell(event)
+
+    # What the owner says to agents.
+
+    def offer(self, agent_id: str, offer: Assign, post: Callable[[ev.Event], None]) -> None:
+        """Send `assign`; what becomes of it is posted to the owner who sent it."""
+        held = (offer.task_id, offer.attempt)
+
+        def answer(answer: AssignAnswer) -> None:
+            event = ev.OfferAnswered(agent_id=agent_id, held=held, answer=answer)
+            self.network.from_(agent_id, lambda: post(event))
+
+        def arrive() -> None:
+            process = self.processes[agent_id]
+            if process.is_alive:
+                process.offer(offer, answer)
+            else:
+                post(ev.OfferUndeliverable(agent_id=agent_id, held=held))
+
+        self.network.to(agent_id, arrive)
+
+    def cancel(self, agent_id: str, epoch: int, task_id: str, attempt: int) -> None:
+        """Send `cancel`."""
+        ref = AttemptRef(task_id=task_id, attempt=attempt)
+        self.network.to(agent_id, lambda: self.processes[agent_id].tell(av.CancelArrived("", epoch, ref)))
+
+    def drain(self, agent_id: str, epoch: int) -> None:
+        """Send `drain`."""
+        self.network.to(agent_id, lambda: self.processes[agent_id].tell(av.DrainArrived("", epoch)))
+
+    def shut_down(self, agent_id: str, epoch: int, grace_ms: int) -> None:
+        """Send `shutdown`."""
+        event = av.ShutdownArrived("", epoch, grace_ms)
+        self.network.to(agent_id, lambda: self.processes[agent_id].tell(event))
