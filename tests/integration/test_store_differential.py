@@ -119,7 +119,7 @@ class Stream:
     async def maintain(self, _pool: str) -> None:
         """Everything final is of 2023, and goes."""
         for store in self.stores:
-            await store.maintain(retention_days=30, key_retention_ms=RETENTION_MS)
+            await store.maintain(retention_days=30)
         self.last.clear()
 
     async def send(

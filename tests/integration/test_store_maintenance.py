@@ -38,7 +38,7 @@ async def observer(database_url: str) -> AsyncIterator[PgConnection]:
 
 
 async def maintain(store: PostgresStore, *, retention_days: int = 30) -> None:
-    await store.maintain(retention_days=retention_days, key_retention_ms=RETENTION_MS)
+    await store.maintain(retention_days=retention_days)
 
 
 async def partitions(observer: PgConnection) -> dict[str, int]:

@@ -283,7 +283,7 @@ class KeyBattery:
             old.finish(finished_ms=now_ms - RETENTION_MS)[1],
             recent.finish(finished_ms=now_ms - RETENTION_MS + 60_000)[1],
         )
-        await store.maintain(retention_days=30, key_retention_ms=RETENTION_MS)
+        await store.maintain(retention_days=30)
         assert set(await store.key_holders(POOL, "client", ["old", "live", "recent"])) == {"live", "recent"}
         assert await owner.state_of(old.task_id) is S.SUCCEEDED
 
@@ -295,7 +295,7 @@ class KeyBattery:
         await owner.commit(
             old.finish(finished_ms=now_ms - 4 * day_ms)[1], recent.finish(finished_ms=now_ms - day_ms)[1]
         )
-        await store.maintain(retention_days=3, key_retention_ms=RETENTION_MS)
+        await store.maintain(retention_days=3)
         states = [await owner.state_of(task.task_id) for task in (old, recent, live)]
         assert states == [None, S.SUCCEEDED, S.QUEUED]
 

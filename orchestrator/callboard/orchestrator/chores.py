@@ -48,9 +48,7 @@ class Chores:
         config = self._premises.config
         while True:
             try:
-                await self._premises.store.maintain(
-                    retention_days=config.retention_days, key_retention_ms=config.key_retention_seconds * 1000
-                )
+                await self._premises.store.maintain(retention_days=config.retention_days)
             except StoreUnavailableError as error:
                 log.warning("history not tidied", reason=str(error))
             await asyncio.sleep(TIDY_EVERY_S)

@@ -27,7 +27,7 @@ LEVELS = {
     LogLevel.WARNING: logging.WARNING,
     LogLevel.ERROR: logging.ERROR,
 }
-CHATTY_LIBRARIES = ("asyncio", "uvicorn", "httpx", "httpcore")
+CHATTY_LIBRARIES = ("alembic", "asyncio", "uvicorn", "httpx", "httpcore")
 """They say at `info` and below what is of no use to an operator."""
 
 

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import msgspec
+import stamina
 import structlog
 from platformdirs import user_data_path
 
@@ -40,7 +41,7 @@ from callboard.orchestrator.servers import EmbeddedServers
 from callboard.orchestrator.status import ProcessFacts
 from callboard.orchestrator.store.memory import MemoryStore
 from callboard.orchestrator.store.migrate import migrate
-from callboard.orchestrator.store.port import Store
+from callboard.orchestrator.store.port import Store, StoreUnavailableError
 from callboard.orchestrator.store.postgres import PostgresStore
 from callboard.schemas.agents import LabelValue
 from callboard.schemas.errors import ConfigurationError
@@ -222,7 +223,7 @@ class Orchestrator:
         stack.push_async_callback(bus.close)
         store = self._store()
         stack.push_async_callback(store.close)
-        await store.open()
+        await open_when_reachable(store)
         metrics = Metrics()
         version = importlib.metadata.version("callboard")
         metrics.set_build(version, config.mode)
@@ -312,6 +313,24 @@ def nats_environment(nats: NatsSettings) -> dict[str, str]:
     names = ("url", "context", "creds", "nkey", "user", "password", "token", "cert", "key", "ca", "inbox_prefix")
     values = {f"NATS_{name.upper()}": getattr(nats, name) for name in names}
     return {variable: value for variable, value in values.items() if value is not None}
+
+
+async def open_when_reachable(store: Store) -> None:
+    """Open a store, however long its database is away; each failure is logged with its reason.
+
+    Raises:
+        ConfigurationError: It can be reached, and does not fit.
+    """
+    retries = stamina.retry_context(
+        on=StoreUnavailableError, attempts=None, timeout=None, wait_initial=0.2, wait_max=5.0, wait_jitter=0.5
+    )
+    async for attempt in retries:
+        with attempt:
+            try:
+                await store.open()
+            except StoreUnavailableError as error:
+                log.warning("database cannot be reached: trying again", reason=str(error), attempt=attempt.num)
+                raise
 
 
 async def _stop_keepers(keepers: list[PoolKeeper], running: list[asyncio.Task[None]]) -> None:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     Rule = tuple[tuple[str, ...], Callable[[OrchestratorConfig], str | None]]
 
 
+POSTGRES_SCHEMES: Final = ("postgresql://", "postgres://", "postgresql+asyncpg://")
+
+
 def _is_production(config: OrchestratorConfig) -> bool:
     return config.mode is OrchestratorMode.PRODUCTION
 
@@ -55,6 +58,12 @@ def _replies_stay_outside(config: OrchestratorConfig) -> str | None:
     return None
 
 
+def _database_is_postgres(config: OrchestratorConfig) -> str | None:
+    if config.database_url is None or config.database_url.startswith(POSTGRES_SCHEMES):
+        return None
+    return f"must begin with one of {', '.join(POSTGRES_SCHEMES)}"
+
+
 # The first setting of a rule is the one to be reported.
 RULES: Final[tuple[Rule, ...]] = (
     (("enable_database_persistence", "mode"), _persistence),
@@ -63,6 +72,7 @@ RULES: Final[tuple[Rule, ...]] = (
     (("batch_max", "max_queued_tasks"), _batch_fits_queue),
     (("key_retention_seconds", "retention_days"), _keys_end_with_tasks),
     (("reply_prefixes", "prefix"), _replies_stay_outside),
+    (("database_url",), _database_is_postgres),
 )
 
 

@@ -277,14 +277,14 @@ class MemoryStore:
         document = document_of(_whole(kept))
         return Original(task_id=task_id, document=document, spec=kept.new.spec, payload=kept.new.payload)
 
-    async def maintain(self, *, retention_days: int, key_retention_ms: int) -> None:
+    async def maintain(self, *, retention_days: int) -> None:
         """Forget what is past its retention."""
         now_ms = self._clock()
         oldest_ms = now_ms - retention_days * DAY_MS
         self._claims = {
             place: claim
             for place, claim in self._claims.items()
-            if claim.finished_ms is None or claim.finished_ms > now_ms - key_retention_ms
+            if claim.finished_ms is None or claim.finished_ms > now_ms - self._key_retention_ms
         }
         self._tasks = {
             task_id: kept

@@ -10,7 +10,7 @@ Rules:
   reported as `stale`.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from callboard.orchestrator.core.changes import Changes, Snapshot
@@ -75,7 +75,6 @@ class Original:
     document: TaskDocument
     spec: bytes
     payload: bytes
-    digest: bytes = field(default=b"")
 
 
 class FencedError(Exception):
@@ -191,6 +190,6 @@ class Store(Protocol):
         """A task with its specification and payload, for a retry."""
         ...
 
-    async def maintain(self, *, retention_days: int, key_retention_ms: int) -> None:
+    async def maintain(self, *, retention_days: int) -> None:
         """Make the coming days' history partitions, drop those past the retention, forget expired keys."""
         ...

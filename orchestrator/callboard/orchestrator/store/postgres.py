@@ -176,10 +176,10 @@ class PostgresStore:
         async with self._reading.use() as lent:
             return await reads.original(lent.pg, pool, task_id)
 
-    async def maintain(self, *, retention_days: int, key_retention_ms: int) -> None:
+    async def maintain(self, *, retention_days: int) -> None:
         """Make the coming days' history partitions, drop those past the retention, forget expired keys."""
         async with self._reading.use() as lent:
-            await maintenance.maintain(lent.pg, retention_days=retention_days, key_retention_ms=key_retention_ms)
+            await maintenance.maintain(lent.pg, retention_days=retention_days, key_retention_ms=self._key_retention_ms)
 
 
 async def _check_schema(pg: PgConnection) -> None:
