@@ -7,7 +7,6 @@ that the pool `default` and discovery are nobody else's.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import sys
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 from nats.errors import NoRespondersError
-from tests.contract.support import PATIENCE_S, Wire
+from tests.contract.support import PATIENCE_S, Wire, pause
 
 import nats
 from callboard.bus.embedded import EmbeddedNats
@@ -104,17 +103,13 @@ def tail(log: Path) -> str:
 
 async def _ready(served: Served, root: str) -> None:
     """Ask `status` until it is answered: nobody answers before the pool has an owner."""
-    never = asyncio.Event()
     async with connected(served.nats_url, root) as wire, asyncio.timeout(PATIENCE_S):
         while True:
             served.assert_alive()
             try:
                 await wire.ask("status")
             except NoRespondersError:
-                # Nothing tells that a subject is served now, so this asks again, ten times a second.
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(0.1):
-                        await never.wait()
+                await pause()
             else:
                 return
 

@@ -115,6 +115,19 @@ class Wire:
         body = {name: value for name, value in fields.items() if value is not None}
         return await self.ask_raw(verb, json.dumps(body).encode())
 
+    async def accepted(self, verb: str, /, **fields: Any) -> Json:  # noqa: ANN401 - JSON
+        """As `ask`, but repeated as long as the error is `retryable`: what a client does."""
+        last: RefusedError | None = None
+        async with fail_after(lambda: f"{verb} is not accepted: {last}"):
+            while True:
+                try:
+                    return await self.ask(verb, **fields)
+                except RefusedError as error:
+                    if not ERRORS[error.code][1]:
+                        raise
+                    last = error
+                await pause()
+
     async def refusal(self, verb: str, /, **fields: Any) -> RefusedError:  # noqa: ANN401 - JSON
         """The error that `ask` gets."""
         return await refused(self.ask(verb, **fields))
@@ -198,6 +211,14 @@ async def refused(asking: Any) -> RefusedError:  # noqa: ANN401 - any awaitable
     except RefusedError as error:
         return error
     raise AssertionError(f"not refused: {answer}")
+
+
+async def pause() -> None:
+    """The time between two questions about what nothing on the wire announces."""
+    never = asyncio.Event()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await never.wait()
 
 
 @contextlib.asynccontextmanager
