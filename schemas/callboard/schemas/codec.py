@@ -11,7 +11,7 @@ import msgspec
 
 from callboard.schemas.errors import InvalidRequestError, PayloadTooLargeError
 from callboard.schemas.limits import JSON_DEPTH
-from callboard.schemas.names import FORMS
+from callboard.schemas.names import in_words
 
 M = TypeVar("M")
 
@@ -52,8 +52,7 @@ def _refusal(message: str) -> InvalidRequestError:
     reason, path = (found[1], found[2].lstrip(".")) if found else (message, "")
     if field := _FIELD.match(reason):
         path = f"{path}.{field[1]}".lstrip(".")
-    for pattern, form in FORMS.items():
-        reason = reason.replace(f"Expected `str` matching regex {pattern!r}", f"expected {form}")
+    reason = in_words(reason)
     return InvalidRequestError(f"{path}: {reason}" if path else reason, path=path)
 
 

@@ -20,15 +20,13 @@ MAX_DURATION_MS: Final = 10 * 365 * 24 * 3600 * 1000
 
 NO_NUL_PATTERN: Final = r"^[^\x00]*$"
 
-FORMS: Final = {
+_FORMS: Final = {
     POOL_PATTERN: "lower-case letters, digits, _ and -, 1 to 32 of them",
     NAME_PATTERN: "letters, digits, _ and -, 1 to 64 of them",
     TASK_ID_PATTERN: "a task id (UUID version 7, lower case)",
     UUID_PATTERN: "a UUID",
     NO_NUL_PATTERN: "text without NUL",
 }
-"""What each pattern asks for, in words."""
-
 Pool = Annotated[str, Meta(pattern=POOL_PATTERN)]
 AgentId = Annotated[str, Meta(pattern=NAME_PATTERN)]
 Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
@@ -56,3 +54,10 @@ def is_pool(text: str) -> bool:
 def is_name(text: str) -> bool:
     """Whether `text` is an agent id, role, capability, type or label key."""
     return _NAME.match(text) is not None
+
+
+def in_words(refusal: str) -> str:
+    """A decoder's sentence with what a pattern asks for said in words."""
+    for pattern, form in _FORMS.items():
+        refusal = refusal.replace(f"`str` matching regex {pattern!r}", form)
+    return refusal

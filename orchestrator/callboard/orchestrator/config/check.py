@@ -14,7 +14,7 @@ import msgspec
 from callboard.orchestrator.config.fields import Field, fields_of
 from callboard.orchestrator.config.mistakes import Mistake, shown, unknown
 from callboard.orchestrator.config.secrets import hide
-from callboard.schemas.names import is_name
+from callboard.schemas.names import in_words, is_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -77,7 +77,7 @@ class Checker:
             converted = msgspec.convert(value, field.type, strict=not self._lax)
         except (msgspec.ValidationError, OverflowError) as error:
             inside = _INSIDE.search(text := str(error))
-            message = _INSIDE.sub("", text)
+            message = in_words(_INSIDE.sub("", text))
             self._add(path + (inside[1] if inside else ""), message, hide(value, field.secret))
             return
         if isinstance(converted, float) and not math.isfinite(converted):
