@@ -107,8 +107,8 @@ async def test_a_result_is_any_json_and_comes_back_as_it_was(wire: Wire, result:
 
 
 async def test_null_is_absent(wire: Wire) -> None:
-    body = {"type": "x", "key": None, "description": None, "requires": None, "deadline": None, "max_attempts": None}
-    body["requires"] = {"role": None, "agent_id": unique("nobody"), "capabilities": None}
+    nobody = {"role": None, "agent_id": unique("nobody"), "capabilities": None}
+    body = {"type": "x", "key": None, "description": None, "requires": nobody, "deadline": None, "max_attempts": None}
     answer = await wire.ask_raw("tasks.submit", json.dumps(body).encode())
     assert "key" not in await wire.get(answer["task_id"])
 
