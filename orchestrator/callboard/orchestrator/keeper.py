@@ -4,8 +4,8 @@ The protocol of ownership:
 
 1. `acquire` raises the epoch; whoever held the pool before is fenced by its next write.
 2. The committed state is loaded.
-3. `event.owner` is published, then the pool's subjects are subscribed: a former owner that hears it lets go, and the
-   first answer comes from an owner that everyone can know.
+3. `event.owner` is published, then the pool's subjects are subscribed: a former owner in doubt that hears it lets go,
+   and the first answer comes from an owner that everyone can know.
 4. At a graceful stop the subjects go first, then what is decided is finished, then the lease is released.
 """
 
@@ -203,7 +203,9 @@ class PoolKeeper:
                 event = _OWNER_EVENT.decode(message.data)
             except msgspec.MsgspecError:
                 return
-            if event.pool == self.pool and event.epoch > lease.epoch:
+            # While the lease is trusted nobody else can have it: a forged announcement must not end our ownership, and
+            # the next write or renewal shows any other truth.
+            if event.pool == self.pool and event.epoch > lease.epoch and not owner.is_active:
                 owner.lose(f"{event.replica} owns the pool with epoch {event.epoch}")
 
         subscription = await self._premises.bus.subscribe(self._subjects.owner_event, hear)

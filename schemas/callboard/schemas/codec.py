@@ -15,7 +15,7 @@ from callboard.schemas.names import in_words
 
 M = TypeVar("M")
 
-_PATH = re.compile(r"^(.*) - at `(?:key in )?\$(.*)`$", re.DOTALL)
+_PATH = re.compile(r"^(.*) - at `(?:key` in `)?\$(.*)`$", re.DOTALL)
 _FIELD = re.compile(r"^Object (?:contains unknown|missing required) field `(.*)`$", re.DOTALL)
 _encoder = msgspec.json.Encoder()
 
