@@ -16,9 +16,12 @@ class PoolClock:
         self._offset_ms = now_ms - monotonic() * 1000
         self._last_ms = now_ms
 
-    def set(self, now_ms: int) -> None:
-        """Take in a reading of the database's clock, a moment old at most."""
-        self._offset_ms = now_ms - monotonic() * 1000
+    def set(self, now_ms: int, asked_s: float) -> None:
+        """Take in a reading of the database's clock that was asked for at `asked_s`, in monotonic seconds.
+
+        The database reads its clock as it begins, so the moment of asking is nearer to it than that of the answer.
+        """
+        self._offset_ms = now_ms - asked_s * 1000
 
     def now_ms(self) -> int:
         """The time now."""

@@ -3,19 +3,17 @@
 What changes something becomes an event of the machine; what only reads goes to the store and answers itself.
 """
 
-from collections.abc import Callable
-
 import msgspec
 
 from callboard.bus.serve import Request
 from callboard.orchestrator.config import SizeLimits
 from callboard.orchestrator.core.events import CancelRequested, CompletionRequested, TaskSubmitted
 from callboard.orchestrator.ids import TaskIds
-from callboard.orchestrator.owner import RETRY_AFTER_MS, Fresh, PoolOwner
+from callboard.orchestrator.owner import RETRY_AFTER_MS, PoolOwner
 from callboard.orchestrator.store.port import OfferContent, Original, StoreUnavailableError
-from callboard.orchestrator.tickets import Ticket
+from callboard.orchestrator.tickets import Fresh, Ticket
 from callboard.schemas.codec import check_size, checked_json
-from callboard.schemas.errors import InvalidTransitionError, TaskNotFoundError, UnavailableError
+from callboard.schemas.errors import InvalidTransitionError, OrchestratorError, TaskNotFoundError, UnavailableError
 from callboard.schemas.tasks import (
     CancelTask,
     CompleteTask,
@@ -44,25 +42,34 @@ class TaskRequests:
         payload = checked_json(spec.payload, path="payload", limit=self._limits.payload_bytes)
         check_size(_text_bytes(spec), path="description and metadata", limit=self._limits.text_bytes)
         digest = b"" if spec.key is None else spec.content_digest()
-        self._owner.request(request, self._submission(spec, spec.without_payload(), payload, digest))
+        self._submit(request, spec, spec_json=spec.without_payload(), payload=payload, digest=digest)
 
-    def _submission(
-        self, spec: TaskSpec, spec_json: bytes, payload: bytes, digest: bytes, retry_of: str | None = None
-    ) -> Callable[[Ticket], TaskSubmitted]:
+    def _submit(
+        self,
+        request: Request,
+        spec: TaskSpec,
+        *,
+        spec_json: bytes,
+        payload: bytes,
+        digest: bytes,
+        retry_of: str | None = None,
+    ) -> None:
         task_id = self._ids.next(self._owner.clock.now_ms())
-        content = OfferContent(spec=spec_json, payload=payload, progress=None)
         scope, key = ("client", spec.key) if retry_of is None else ("retry", retry_of)
-        self._owner.require_active()
-        self._owner.keep_fresh(task_id, Fresh(content, scope, key, digest))
-        return lambda ticket: TaskSubmitted(
-            ticket=ticket,
-            task_id=task_id,
-            spec=spec,
-            spec_json=spec_json,
-            payload=payload,
-            digest=digest,
-            retry_of=retry_of,
-        )
+
+        def submitted(ticket: Ticket) -> TaskSubmitted:
+            return TaskSubmitted(
+                ticket=ticket,
+                task_id=task_id,
+                spec=spec,
+                spec_json=spec_json,
+                payload=payload,
+                digest=digest,
+                retry_of=retry_of,
+            )
+
+        content = OfferContent(spec=spec_json, payload=payload, progress=None)
+        self._owner.request(request, submitted, fresh=Fresh(content, scope, key, digest))
 
     def cancel(self, message: CancelTask, request: Request) -> None:
         """`tasks.cancel`."""
@@ -87,9 +94,9 @@ class TaskRequests:
         try:
             original = await self._original(task_id)
             spec = _without_key_and_deadline(original)
-            build = self._submission(spec, spec.without_payload(), original.payload, b"", retry_of=task_id)
-            self._owner.request(request, build)
-        except (TaskNotFoundError, InvalidTransitionError, UnavailableError) as error:
+            spec_json, payload = spec.without_payload(), original.payload
+            self._submit(request, spec, spec_json=spec_json, payload=payload, digest=b"", retry_of=task_id)
+        except OrchestratorError as error:
             request.refuse(error)
 
     async def _original(self, task_id: str) -> Original:

@@ -4,21 +4,35 @@ When a commit is in doubt, everyone who waits for it is told so (`outcome_unknow
 dropped here.
 """
 
+from dataclasses import dataclass
 from time import perf_counter
 
 from callboard.bus.serve import Request
+from callboard.orchestrator.store.port import OfferContent
 from callboard.schemas.errors import OrchestratorError
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """A submission until its commit is done with: what its offer carries, and whose key it has."""
+
+    content: OfferContent
+    scope: str = "client"
+    key: str | None = None
+    digest: bytes = b""
 
 
 class Ticket:
     """One request in the machine's hands."""
 
-    __slots__ = ("_book", "began", "request")
+    __slots__ = ("_book", "began", "fresh", "request")
 
     def __init__(self, book: "TicketBook", request: Request) -> None:
         self._book = book
         self.request = request
         self.began = perf_counter()
+        self.fresh: Fresh | None = None
+        """Of a submission: what its offer will carry."""
 
     def answer(self, message: object) -> None:
         """Answer, unless that was done."""
