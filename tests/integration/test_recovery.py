@@ -14,6 +14,7 @@ from callboard.agents import Agent, TaskContext
 from callboard.bus.client import Client
 from callboard.bus.embedded import EmbeddedNats
 from callboard.orchestrator.store.embedded import EmbeddedPostgres
+from callboard.schemas.errors import DatabaseOperationError
 from callboard.schemas.vocabulary import DatabaseHealth, Outcome, TaskState
 
 if TYPE_CHECKING:
@@ -159,6 +160,18 @@ async def test_a_restart_of_postgres_is_ridden_over(tmp_path: Path, nats_server:
         assert at.runs == [task_id]
         assert await until_database(client, DatabaseHealth.OK) == DatabaseHealth.OK
         assert serving.process.returncode is None
+
+
+async def test_a_replica_can_be_stopped_while_its_database_is_away(tmp_path: Path, nats_server: EmbeddedNats) -> None:
+    async with (
+        EmbeddedPostgres(tmp_path / "postgres") as postgres,
+        replica(nats_server.url, postgres.dsn) as serving,
+        Client.connect(nats_server.url) as client,
+    ):
+        await postgres.kill()
+        with pytest.raises(DatabaseOperationError):
+            await client.submit("work", 1, timeout_s=1)
+        assert await serving.stop() == 0
 
 
 async def until_database(client: Client, wanted: DatabaseHealth) -> DatabaseHealth:
