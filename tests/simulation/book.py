@@ -116,6 +116,13 @@ class Book:
         if ends != [outcome]:
             self._world.fail(f"{task_id}/{attempt} was recorded as {outcome}, and ended {ends}", about=task_id)
 
+    def refused(self, task_id: str, attempt: int, outcome: Outcome, who: tuple[str, str]) -> None:
+        """An agent was told that its report is stale."""
+        line = self.lines.get(task_id)
+        ends = [] if line is None else [end for end in line.ends if end.attempt == attempt]
+        if any(end.outcome is outcome and (end.agent_id, end.incarnation) == who for end in ends):
+            self._world.fail(f"{task_id}/{attempt} of {who} is recorded as {outcome}, and refused", about=task_id)
+
     def offered(self, task_id: str, attempt: int, agent_id: str) -> None:
         """An attempt was offered."""
         line = self.lines.get(task_id)

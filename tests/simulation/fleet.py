@@ -27,7 +27,7 @@ from callboard.schemas.agents import (
     RegisterAnswer,
     ReportProgress,
 )
-from callboard.schemas.errors import OrchestratorError
+from callboard.schemas.errors import OrchestratorError, StaleAttemptError
 from callboard.schemas.tasks import AttemptRef, TaskError
 from callboard.schemas.vocabulary import Outcome
 
@@ -204,6 +204,9 @@ class Process:
                 self._fleet.book.recorded(ref.task_id, ref.attempt, outcome)
                 self.tell(av.ReportRecorded(ref))
             elif isinstance(answer, OrchestratorError):
+                if isinstance(answer, StaleAttemptError):
+                    who = (self.member.agent_id, self.incarnation)
+                    self._fleet.book.refused(ref.task_id, ref.attempt, outcome, who)
                 self.tell(av.ReportRefused(ref, effect.call, answer.body()))
             else:
                 self.tell(av.ReportUnanswered(ref, effect.call))

@@ -1,7 +1,7 @@
 """A replica that owns the pool, as the orchestrator's own does: events, decisions, one commit at a time, effects after.
 
 It can be killed at any moment, a commit under way included; a commit whose answer is lost is repeated to the letter;
-without database or bus it is passive. The core's invariants are checked at every seal and after a share of the events.
+without database or bus it is passive. What it decides is watched, see `watch`.
 """
 
 from collections import deque
@@ -12,13 +12,13 @@ from typing import Any, Final
 from tests.simulation.book import Book
 from tests.simulation.database import AwayError, Database
 from tests.simulation.fleet import Fleet
+from tests.simulation.watch import Watch
 from tests.simulation.world import World
 from tests.support.core_rig import POOL
 
 from callboard.orchestrator.core import effects as do
 from callboard.orchestrator.core import events as ev
 from callboard.orchestrator.core.effects import Batch, Effect
-from callboard.orchestrator.core.invariants import BrokenInvariantError, check
 from callboard.orchestrator.core.machine import Machine
 from callboard.orchestrator.core.restore import restore
 from callboard.orchestrator.core.settings import CoreSettings
@@ -32,7 +32,6 @@ SETTINGS: Final = CoreSettings(
     heartbeat_interval_ms=1_000, offer_repeats_ms=(500, 1_000, 2_000), max_assignments=4, forget_agents_ms=120_000
 )
 RETRY_MS: Final = 200
-CHECKED_SHARE: Final = 0.1
 
 
 class Owner:
@@ -53,7 +52,7 @@ class Owner:
         self.machine = Machine(POOL, SETTINGS, epoch=self._lease.epoch, seed=world.between(0, 2**32))
         restore(self.machine, database.load(self._lease), world.now_ms)
         world.note("WEATHER owner of epoch", self._lease.epoch)
-        self._check()
+        self._watch = Watch(world, self.machine.pool, SETTINGS)
         self._wake()
 
     # What comes in.
@@ -116,32 +115,18 @@ class Owner:
 
     def _handle(self, event: ev.Event) -> None:
         effects = self.machine.handle(event, self._world.now_ms)
-        if self._world.chance(CHECKED_SHARE):
-            self._check()
+        self._watch.handled(event, effects)
         self._do(effects)
-
-    def _check(self) -> None:
-        try:
-            check(self.machine.pool)
-        except BrokenInvariantError as error:
-            self._world.fail(str(error))
 
     def _seal(self) -> None:
         batch = self.machine.seal(self._world.now_ms)
-        self._check()
-        self._check_nobody_waits(batch)
+        self._watch.sealed(batch)
         if batch.changes:
             self._is_committing = True
             self._world.after(self._world.between(1, 6), lambda: self._write(batch))
         else:
             self._do(batch.effects)
             self._wake()
-
-    def _check_nobody_waits(self, batch: Batch) -> None:
-        placed = sum(isinstance(effect, do.SendOffer) for effect in batch.effects)
-        classes = self.machine.pool.queue.classes
-        if placed < SETTINGS.max_assignments and any(len(c.free) and not c.is_idle for c in classes):
-            self._world.fail("a task waits though an agent is free")
 
     # The database.
 

@@ -164,6 +164,15 @@ class TestHeartbeat:
         agent = rig.pool_agent("a")
         assert (agent.seen_ms, agent.own_drain) == (rig.now_ms - 1_000, False)
 
+    def test_a_new_incarnation_counts_anew(self) -> None:
+        rig = Rig()
+        rig.registered()
+        rig.beat("a", seq=1_000)
+        rig.registered(incarnation="a-2")
+        rig.wait(1_000)
+        rig.beat("a", seq=0)
+        assert rig.pool_agent("a").seen_ms == rig.now_ms
+
     def test_an_accepted_attempt_missing_twice_running_is_crashed(self) -> None:
         rig = Rig()
         rig.registered()

@@ -120,8 +120,10 @@ class TestRefusedInserts:
         rig.tell(event)
         batch = rig.seal()
         rig.tell(ev.TimeAdvanced(), after_ms=20_000)
+        rig.take(do.PublishTask)
         rig.commit(batch)
         rig.settle()
+        assert event.task_id not in [effect.task_id for effect in rig.take(do.PublishTask)]
         assert event.task_id not in rig.machine.pool.tasks
         assert event.task_id not in done(rig.store.documents(POOL, [event.task_id]))
         assert sum(rig.machine.pool.counts.values()) == 1
