@@ -8,11 +8,14 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from callboard.orchestrator.config import OrchestratorMode, settings_reference
 from callboard.orchestrator.core.transitions import TASK_MOVES
+from callboard.orchestrator.endpoints import endpoints_of
 from callboard.orchestrator.metrics import Metrics
 from callboard.schemas.errors import ERRORS
+from callboard.schemas.subjects import Subjects
 
 DOCS = Path(__file__).parent
 PART = re.compile(r"<!-- generated: (?P<name>\w+) -->\n.*?<!-- end -->", re.DOTALL)
@@ -56,11 +59,43 @@ def errors() -> str:
     return "\n".join(["| number | code | class | retryable | message |", "|---|---|---|---|---|", *rows])
 
 
+class _Anybody:
+    """Stands for the handlers, of which the list of endpoints only takes references."""
+
+    subjects = Subjects("<pool>")
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - a handler, never called
+        return lambda *_: name
+
+
+def subjects() -> str:
+    """Every subject that is served, sent to or published on."""
+    anybody: Any = _Anybody()
+    rows = [
+        f"| `{endpoint.subject.replace('*', '<agent_id>')}` | {endpoint.description} |"
+        for endpoint in endpoints_of(anybody, anybody, anybody, anybody, anybody)
+    ]
+    at = _Anybody.subjects
+    sent = {
+        at.to_agent("<agent_id>", "assign"): "An offer to an agent",
+        at.to_agent("<agent_id>", "cancel"): "Stop an attempt",
+        at.to_agent("<agent_id>", "drain"): "Take nothing new",
+        at.to_agent("<agent_id>", "shutdown"): "Finish, leave, exit",
+        f"{at.root}.event.task.<state>.<task_id>": "Published: a committed change of a task",
+        f"{at.root}.event.agent.<state>.<agent_id>": "Published: a change of an agent",
+        at.owner_event: "Published: who owns the pool",
+        "$SRV.{PING,INFO,STATS}": "Discovery: `nats micro ls`, `info`, `stats`, `ping`",
+    }
+    rows += [f"| `{subject}` | {meaning} |" for subject, meaning in sent.items()]
+    return "\n".join(["| subject | meaning |", "|---|---|", *rows])
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "task_states": task_states,
     "settings": settings,
     "metrics": metrics,
     "errors": errors,
+    "subjects": subjects,
 }
 
 
