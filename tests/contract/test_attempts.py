@@ -192,8 +192,8 @@ async def test_unsupported_holds_for_that_type_as_long_as_the_incarnation_lives(
 
 @pytest.mark.parametrize(
     "answer",
-    [None, b"", b"{", b"\xff", b"[]", b"{}", b'{"accepted": "yes"}', b'{"accepted": null}', b"[" * 100_000],
-    ids=repr,
+    [None, b"", b"\xff{", b'{"accepted": "yes"}', b"[" * 100_000],
+    ids=["silence", "empty", "not UTF-8", "wrong type", "brackets"],
 )
 async def test_an_offer_without_an_answer_is_repeated_the_same_and_then_undelivered(
     wire: Wire, answer: bytes | None
