@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from callboard.agents.session.states import PHASES
 from callboard.orchestrator.config import OrchestratorMode, settings_reference
-from callboard.orchestrator.core.transitions import TASK_MOVES
+from callboard.orchestrator.core.transitions import AGENT_MOVES, TASK_MOVES
 from callboard.orchestrator.endpoints import endpoints_of
 from callboard.orchestrator.metrics import Metrics
 from callboard.schemas.errors import ERRORS
@@ -28,6 +29,24 @@ def task_states() -> str:
         lines += [f"    {state} --> {target}: {move}" for move, target in moves.items()]
         if not moves:
             lines.append(f"    {state} --> [*]")
+    return "\n".join([*lines, "```"])
+
+
+def agent_states() -> str:
+    """What is believed of an agent, as a Mermaid diagram."""
+    lines = ["```mermaid", "stateDiagram-v2", "    [*] --> starting: spawned or registering"]
+    for state, targets in AGENT_MOVES.items():
+        lines += [f"    {state} --> {target}" for target in sorted(targets)]
+    return "\n".join([*lines, "    offline --> [*]: forgotten", "    stopped --> [*]: forgotten", "```"])
+
+
+def session_phases() -> str:
+    """An agent's own side, as a Mermaid diagram."""
+    lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {next(iter(PHASES))}"]
+    for phase, causes in PHASES.items():
+        lines += [f"    {phase} --> {target}: {cause}" for cause, target in causes.items()]
+        if not causes:
+            lines.append(f"    {phase} --> [*]")
     return "\n".join([*lines, "```"])
 
 
@@ -92,6 +111,8 @@ def subjects() -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     "task_states": task_states,
+    "agent_states": agent_states,
+    "session_phases": session_phases,
     "settings": settings,
     "metrics": metrics,
     "errors": errors,

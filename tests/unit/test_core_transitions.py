@@ -6,9 +6,10 @@ import pytest
 from tests.support.core_rig import Rig
 
 from callboard.orchestrator.core import moves
-from callboard.orchestrator.core.transitions import TASK_MOVES, IllegalMoveError, Move, after
+from callboard.orchestrator.core.presence import set_liveness
+from callboard.orchestrator.core.transitions import AGENT_MOVES, TASK_MOVES, IllegalMoveError, Move, after
 from callboard.schemas.tasks import Backoff, TaskError
-from callboard.schemas.vocabulary import FINAL_TASK_STATES, Outcome, TaskState
+from callboard.schemas.vocabulary import FINAL_TASK_STATES, AgentState, Outcome, TaskState
 
 S = TaskState
 FINAL_ERROR = TaskError(message="never", retryable=False)
@@ -37,6 +38,18 @@ def test_an_illegal_move_raises_with_its_story() -> None:
     with pytest.raises(IllegalMoveError, match=r"queued: it cannot be accepted .*version 1"):
         moves.move(rig.machine.pool, task, Move.ACCEPTED, rig.now_ms)
     assert (task.state, task.version) == (S.QUEUED, 1)
+
+
+def test_what_is_believed_of_an_agent_changes_along_its_table() -> None:
+    beliefs = set(AgentState) - {AgentState.DRAINING, AgentState.QUARANTINED}
+    assert set(AGENT_MOVES) == beliefs
+    assert {target for targets in AGENT_MOVES.values() for target in targets} == beliefs
+    rig = Rig()
+    rig.registered("a")
+    agent = rig.machine.pool.agents["a"]
+    with pytest.raises(IllegalMoveError, match="agent a is online: it cannot be starting"):
+        set_liveness(rig.machine.pool, agent, AgentState.STARTING, rig.now_ms)
+    assert agent.liveness is AgentState.ONLINE
 
 
 def waiting(rig: Rig, **fields: object) -> str:

@@ -49,7 +49,7 @@ def move(
     target = after(task.state, what)
     if target is None:
         story = f"attempt {task.attempt} of {task.agent_id}, version {task.version}, last end {task.last_end}"
-        raise IllegalMoveError(task.task_id, task.state, what, story)
+        raise IllegalMoveError(f"task {task.task_id}", task.state, what, story)
     if task.state is TaskState.QUEUED:
         pool.queue.remove(task)
     elif task.state is TaskState.DEFERRED:

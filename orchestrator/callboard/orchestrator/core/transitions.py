@@ -1,6 +1,7 @@
-"""The life of a task as data: which move is legal in which state, and where it leads.
+"""The lives of tasks and agents as data: which move is legal in which state, and where it leads.
 
-The diagram in `docs/architecture.md` is drawn from this table. Every state is present; final ones allow nothing.
+The diagrams in `docs/architecture.md` are drawn from these tables. Every state of a task is present; final ones allow
+nothing.
 Every move that is legal from `running` is legal from `assigned` too (protocol, section 4), so that `running` may be
 written late.
 """
@@ -8,7 +9,7 @@ written late.
 from enum import StrEnum
 from typing import Final
 
-from callboard.schemas.vocabulary import TaskState
+from callboard.schemas.vocabulary import AgentState, TaskState
 
 S = TaskState
 
@@ -54,12 +55,24 @@ TASK_MOVES: Final[dict[TaskState, dict[Move, TaskState]]] = {
 }
 
 
-class IllegalMoveError(Exception):
-    """A decision broke the table: a bug of ours. `story` is what the task went through."""
+A = AgentState
 
-    def __init__(self, task_id: str, state: TaskState, move: Move, story: str) -> None:
-        super().__init__(f"task {task_id} is {state}: it cannot be {move} ({story})")
-        self.task_id, self.state, self.move, self.story = task_id, state, move, story
+AGENT_MOVES: Final[dict[AgentState, frozenset[AgentState]]] = {
+    A.STARTING: frozenset({A.ONLINE, A.STOPPED}),
+    A.ONLINE: frozenset({A.SUSPECT, A.OFFLINE, A.STOPPED}),
+    A.SUSPECT: frozenset({A.ONLINE, A.OFFLINE, A.STOPPED}),
+    A.OFFLINE: frozenset({A.ONLINE, A.STARTING, A.STOPPED}),
+    A.STOPPED: frozenset({A.ONLINE, A.STARTING}),
+}
+"""How the belief in an agent may change. `draining` is no such belief: it is `online`, with a drain set."""
+
+
+class IllegalMoveError(Exception):
+    """A decision broke a table: a bug of ours. `story` is what the task or agent `subject` went through."""
+
+    def __init__(self, subject: str, state: TaskState | AgentState, move: Move | AgentState, story: str) -> None:
+        super().__init__(f"{subject} is {state}: it cannot be {move} ({story})")
+        self.subject, self.state, self.move, self.story = subject, state, move, story
 
 
 def after(state: TaskState, move: Move) -> TaskState | None:
