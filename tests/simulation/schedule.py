@@ -15,7 +15,7 @@ from tests.simulation.fleet import TYPES, Fleet, Member
 from tests.simulation.network import Network
 from tests.simulation.owner import Owner
 from tests.simulation.weather import Weather
-from tests.simulation.world import World
+from tests.simulation.world import ScheduleError, World
 
 from callboard.orchestrator.core import events as ev
 from callboard.schemas.vocabulary import Outcome
@@ -166,4 +166,10 @@ def run(seed: int) -> Told:
     Raises:
         ScheduleError: a rule was broken; the message has the story.
     """
-    return Schedule(seed).run()
+    schedule = Schedule(seed)
+    try:
+        return schedule.run()
+    except ScheduleError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever breaks, the seed is needed to see it again
+        schedule.world.fail(f"{type(error).__name__}: {error}")

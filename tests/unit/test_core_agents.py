@@ -235,7 +235,7 @@ class TestLeave:
         assert rig.leave("a") == Nothing()
         assert rig.outcomes(ran) == rig.outcomes(offered) == [Outcome.RELEASED]
         assert rig.task(ran).spent == 0
-        assert rig.pool_agent("a").state is AgentState.STOPPED
+        assert (rig.pool_agent("a").state, rig.pool_agent("a").holds) == (AgentState.STOPPED, {})
 
     def test_said_twice_it_is_answered_twice(self) -> None:
         rig = Rig()
