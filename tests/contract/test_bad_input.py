@@ -124,7 +124,14 @@ BAD: Final[dict[tuple[str, str], list[str]]] = {
     ("tasks.submit", "metadata"): [*NOT_OBJECTS, '{"a": 1}', '{"a": null}', '{"a": "\\u0000"}', '{"\\u0000": "a"}'],
     ("tasks.submit", "requires"): [
         *NOT_OBJECTS, '{"capability": ["a"]}', '{"capabilities": "a"}', '{"capabilities": [1]}', '{"role": ["a"]}',
-        '{"capabilities": ["a b"]}', '{"agent_id": "a.b"}', '{"labels": [{"key": "a", "op": "exists"}]}',
+        '{"capabilities": ["a b"]}', '{"agent_id": "a.b"}', '{"labels": {"a": 1}}',
+        '{"labels": [{"key": "a b", "op": "exists"}]}', '{"labels": [{"key": "a", "op": "=="}]}',
+        '{"labels": [{"key": "a", "op": "in", "value": "b"}]}', '{"labels": [{"key": "a", "op": ">", "value": "8"}]}',
+        '{"labels": [{"key": "a", "op": "=", "values": ["b"]}]}',
+    ],
+    ("tasks.submit", "prefers"): [
+        *NOT_LISTS, '[{"key": "a", "op": "exists"}]', '[{"key": "a", "op": "exists", "weight": 0}]',
+        '[{"key": "a", "op": "exists", "weight": "1"}]',
     ],
     ("tasks.submit", "backoff"): [
         *NOT_OBJECTS, '{"initial_ms": -1}', '{"factor": 0.5}', '{"factor": NaN}', '{"max_ms": "1"}', '{"base": 1}',
@@ -251,9 +258,9 @@ async def test_a_required_field_that_is_missing_is_named(side: Wire, verb: str) 
 @pytest.mark.parametrize(
     "field",
     [
-        {"requirements": {"capabilities": ["gpu"]}}, {"prefers": [{"key": "a", "op": "exists", "weight": 1}]},
-        {"affinity_key": "a"}, {"concurrency_key": "a", "concurrency_limit": 1}, {"max_attempt": 1}, {"Type": "x"},
-        {"requires": {"labels": []}}, {"requires": {"capabilites": ["a"]}}, {"backoff": {"jitter": True}}, {"": 1},
+        {"requirements": {"capabilities": ["gpu"]}}, {"prefer": []}, {"affinity": "a"},
+        {"concurrency_key": "a", "concurrency_limit": 1}, {"max_attempt": 1}, {"Type": "x"},
+        {"requires": {"label": []}}, {"requires": {"capabilites": ["a"]}}, {"backoff": {"jitter": True}}, {"": 1},
     ],
     ids=str,
 )  # fmt: skip

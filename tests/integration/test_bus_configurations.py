@@ -95,7 +95,8 @@ async def test_in_production_an_agent_is_who_it_says(tmp_path: Path) -> None:
         return answer
 
     async with (
-        running("production.conf", tmp_path) as address, await connect(address, "orchestrator") as orchestrator,
+        running("production.conf", tmp_path) as address,
+        await connect(address, "orchestrator") as orchestrator,
         await connect(address, "reviewer-1", refusals) as agent,
     ):
         await orchestrator.subscribe(f"{ROOT}.agent.*.*", answer_from(orchestrator))
@@ -131,7 +132,8 @@ async def test_in_production_a_client_is_no_operator(tmp_path: Path) -> None:
     refusals = Refusals()
 
     async with (
-        running("production.conf", tmp_path) as address, await connect(address, "orchestrator") as orchestrator,
+        running("production.conf", tmp_path) as address,
+        await connect(address, "orchestrator") as orchestrator,
         await connect(address, "client", refusals) as client,
         await connect(address, "operator") as operator,
     ):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import structlog
 from tests.support.store_postgres import blocked_backend, connected, opened_store
-from tests.support.store_rows import RETENTION_MS, T0, S, draft, own
+from tests.support.store_rows import T0, S, draft, own
 
 from callboard.orchestrator.store import maintenance
 from callboard.orchestrator.store.driver import PgConnection

@@ -23,8 +23,8 @@ from callboard.agents.settings import AgentSettings
 from callboard.agents.signals import ending_on_signals
 from callboard.bus.context import options_from_environment
 from callboard.bus.options import BusOptions
-from callboard.schemas.agents import LabelValue
 from callboard.schemas.errors import ConfigurationError, from_body
+from callboard.schemas.labels import LabelValue
 
 H = TypeVar("H", bound=Handler)
 

@@ -15,7 +15,7 @@ from callboard.agents.agent import Agent
 from callboard.agents.command import Command, Output
 from callboard.agents.handlers import ANY
 from callboard.bus.options import BusOptions
-from callboard.schemas.agents import LabelValue
+from callboard.schemas.labels import LabelValue
 from callboard.schemas.limits import RESULT_BYTES
 
 

@@ -12,9 +12,10 @@ from typing import Final
 
 import msgspec
 
-from callboard.schemas.agents import Labels, LabelValue, Register
+from callboard.schemas.agents import Register
 from callboard.schemas.codec import decode
 from callboard.schemas.errors import ConfigurationError, InvalidRequestError
+from callboard.schemas.labels import Labels, LabelValue
 from callboard.schemas.names import is_name, is_pool
 from callboard.schemas.subjects import DEFAULT_POOL, DEFAULT_PREFIX, Subjects
 from callboard.schemas.tasks import AttemptRef

@@ -11,12 +11,12 @@ from callboard.schemas.agents import (
     AgentPage,
     AgentVerb,
     GetAgent,
-    LabelValue,
     ListAgents,
     SpawnAgent,
     SpawnAnswer,
 )
 from callboard.schemas.base import Nothing
+from callboard.schemas.labels import LabelValue
 from callboard.schemas.status import SystemStatus
 from callboard.schemas.vocabulary import AgentState
 

@@ -8,6 +8,7 @@ from typing import TypedDict
 import msgspec
 
 from callboard.schemas.errors import InvalidRequestError
+from callboard.schemas.labels import LabelMatch, Preference
 from callboard.schemas.tasks import Backoff, Requirements, TaskSpec
 from callboard.schemas.vocabulary import OnUnsatisfiable, TaskAssignmentStrategy, TaskPriority
 
@@ -23,6 +24,9 @@ class SubmitOptions(TypedDict, total=False):
         role: only an agent of this role may take it.
         agent_id: only this agent may take it.
         capabilities: only an agent with all of them may take it.
+        labels: only an agent whose labels compare so may take it.
+        prefers: comparisons that make an agent more welcome, by their weights.
+        affinity_key: rather the agent that ran a task with this key last.
         strategy: how the agent is chosen; the pool's when absent.
         max_attempts: how many attempts may fail, time out or crash; 3 when absent.
         backoff: the delay between attempts.
@@ -42,6 +46,9 @@ class SubmitOptions(TypedDict, total=False):
     role: str | None
     agent_id: str | None
     capabilities: Sequence[str] | None
+    labels: Sequence[LabelMatch] | None
+    prefers: Sequence[Preference] | None
+    affinity_key: str | None
     strategy: TaskAssignmentStrategy | None
     max_attempts: int | None
     backoff: Backoff | None
@@ -66,10 +73,12 @@ def make_spec(task_type: str, payload: object, options: SubmitOptions) -> TaskSp
         role=options.get("role"),
         agent_id=options.get("agent_id"),
         capabilities=list(options.get("capabilities") or ()) or None,
+        labels=list(options.get("labels") or ()) or None,
     )
-    for name in ("role", "agent_id", "capabilities"):
+    for name in ("role", "agent_id", "capabilities", "labels"):
         fields.pop(name, None)
     fields["requires"] = None if requires == Requirements() else requires
+    fields["prefers"] = list(options.get("prefers") or ()) or None
     fields["metadata"] = dict(options.get("metadata") or {}) or None
     fields["key"] = options.get("key") or str(uuid.uuid4())
     raw = as_raw(payload, path="payload")

@@ -43,8 +43,8 @@ from callboard.orchestrator.store.memory import MemoryStore
 from callboard.orchestrator.store.migrate import migrate
 from callboard.orchestrator.store.port import Store, StoreUnavailableError
 from callboard.orchestrator.store.postgres import PostgresStore
-from callboard.schemas.agents import LabelValue
 from callboard.schemas.errors import ConfigurationError
+from callboard.schemas.labels import LabelValue
 from callboard.schemas.status import SystemStatus
 from callboard.schemas.tasks import TaskChange, TaskDocument
 from callboard.schemas.vocabulary import TaskAssignmentStrategy, TaskPriority

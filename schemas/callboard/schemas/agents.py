@@ -5,6 +5,7 @@ from typing import Annotated
 from msgspec import UNSET, Meta, Raw, UnsetType
 
 from callboard.schemas.base import Message
+from callboard.schemas.labels import Labels, LabelValue
 from callboard.schemas.limits import LIST_LIMIT
 from callboard.schemas.names import (
     AgentId,
@@ -22,8 +23,6 @@ from callboard.schemas.names import (
 from callboard.schemas.tasks import NULL, AttemptRef, Capabilities, Metadata, Progress, TaskError
 from callboard.schemas.vocabulary import AgentState, DatabaseHealth, TaskPriority, TaskState
 
-LabelValue = str | bool | int | float
-Labels = Annotated[dict[Name, LabelValue], Meta(max_length=256)]
 Running = Annotated[list[AttemptRef], Meta(max_length=10_000)]
 
 

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
 from callboard.schemas.base import Message
+from callboard.schemas.labels import LabelMatch, Preference
 from callboard.schemas.limits import LIST_LIMIT, WAIT_MS
 from callboard.schemas.names import (
     NO_NUL_PATTERN,
@@ -47,6 +48,7 @@ class Requirements(Message, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     role: Name | None = None
     agent_id: AgentId | None = None
     capabilities: Capabilities | None = None
+    labels: Annotated[list[LabelMatch], Meta(max_length=64)] | None = None
 
 
 class Backoff(Message, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=False):
@@ -58,6 +60,9 @@ class Backoff(Message, frozen=True, kw_only=True, forbid_unknown_fields=True, om
     initial_ms: DurationMs = 1000
     factor: Annotated[float, Meta(ge=1, le=100)] = 2.0
     max_ms: DurationMs = 60_000
+
+
+Preferences = Annotated[list[Preference], Meta(max_length=64)]
 
 
 class TaskSpec(Message, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -74,6 +79,8 @@ class TaskSpec(Message, frozen=True, kw_only=True, forbid_unknown_fields=True):
     priority: TaskPriority | None = None
     key: Key | None = None
     requires: Requirements | None = None
+    prefers: Preferences | None = None
+    affinity_key: Key | None = None
     strategy: TaskAssignmentStrategy | None = None
     max_attempts: Annotated[int, Meta(ge=1, le=1000)] | None = None
     backoff: Backoff | None = None
@@ -171,6 +178,8 @@ class TaskDocument(Message, frozen=True, kw_only=True):
     metadata: dict[str, str] | None = None
     key: str | None = None
     requires: Requirements | None = None
+    prefers: Preferences | None = None
+    affinity_key: str | None = None
     strategy: TaskAssignmentStrategy | None = None
     max_attempts: int | None = None
     backoff: Backoff | None = None

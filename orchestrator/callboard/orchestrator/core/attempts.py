@@ -138,6 +138,7 @@ def on_offer_undeliverable(pool: Pool, event: OfferUndeliverable, now_ms: int) -
 def accept(pool: Pool, task: Task, now_ms: int) -> None:
     """The attempt runs: from now its limits count."""
     task.started_ms = now_ms
+    pool.placer.ran(task)
     agent = pool.agent_of(task)
     if agent is not None and task.held in agent.holds:
         agent.holds[task.held] = True

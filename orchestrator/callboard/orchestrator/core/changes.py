@@ -7,7 +7,7 @@ attempt that the batch before left (protocol, section 6; the lease: `leases`).
 from dataclasses import dataclass, field
 
 from callboard.orchestrator.core.model import EndedAttempt
-from callboard.schemas.agents import LabelValue
+from callboard.schemas.labels import LabelValue
 from callboard.schemas.tasks import TaskError
 from callboard.schemas.vocabulary import AgentState, TaskState
 

@@ -16,6 +16,9 @@ def mismatch(needs: Needs, agent: Agent) -> str | None:
     if not needs.capabilities <= agent.capabilities:
         missing = min(needs.capabilities - agent.capabilities)
         return f"capability:{missing}"
+    for test in needs.labels:
+        if not test.holds(agent.labels):
+            return f"label:{test.key}"
     if needs.type in agent.unsupported:
         return "declined"
     return None

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from callboard.schemas.agents import LabelValue
+from callboard.orchestrator.core.labels import LabelTest
+from callboard.schemas.labels import LabelValue
 from callboard.schemas.tasks import Backoff, TaskError
 from callboard.schemas.vocabulary import AgentState, Outcome, TaskAssignmentStrategy, TaskPriority, TaskState
 
@@ -40,6 +41,7 @@ class Needs:
     role: str | None
     agent_id: str | None
     capabilities: frozenset[str]
+    labels: frozenset[LabelTest] = frozenset()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,6 +60,9 @@ class Task:
     run_timeout_ms: int | None
     progress_timeout_ms: int | None
     deadline_ms: int | None
+    prefers: tuple[tuple[LabelTest, float], ...] = ()
+    """Comparisons and their weights."""
+    affinity_key: str | None = None
 
     state: TaskState
     version: int = 1

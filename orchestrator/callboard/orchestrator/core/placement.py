@@ -1,8 +1,11 @@
 """Placement: filter, score, select (the filters are complete, see `queue` and `filters`).
 
-A strategy is a scorer: the eligible agent with the highest score gets the task. At most `ranked_agents` (64) of the
-eligible agents with room are ranked, drawn evenly, so that a decision costs the same in any fleet. Ties fall to the
-seeded draw. A retry prefers another agent than the one that failed, whatever the strategy; it never insists.
+The eligible agent with the highest score gets the task. The score is a sum of parts, each between 0 and 1 by its
+weight: the strategy's, the share of the task's preferences that the agent meets, and whether it ran the task's
+affinity key last. A retry would rather have another agent than the one that failed, above all else; it never insists.
+
+At most `ranked_agents` (64) of the eligible agents with room are ranked, drawn evenly (and the one of the affinity
+key), so that a decision costs the same in any fleet. Ties fall to the seeded draw.
 """
 
 from collections.abc import Callable
@@ -17,8 +20,11 @@ from callboard.schemas.vocabulary import TaskAssignmentStrategy
 
 EXPLORE_ONE_IN: Final = 16
 """How often `performance_based` gives the turn to whoever waited longest for one."""
+PREFERENCE_WEIGHT: Final = 2.0
+AFFINITY_WEIGHT: Final = 4.0
 RETRY_PENALTY: Final = 10.0
-"""Larger than any difference of scores in one strategy, turns apart, which are ranked relatively."""
+"""Larger than all other parts together."""
+REMEMBERED_AFFINITIES: Final = 10_000
 
 Scorer = Callable[[Agent, Needs, Performance], float]
 
@@ -60,12 +66,18 @@ class Placer:
         self._performance = performance
         self._ranked_agents = ranked_agents
         self._turn = 0
+        self._affinities: dict[str, str] = {}
+        """The agent that ran each affinity key last; the least recently used make room."""
 
     def choose(
         self, task: Task, placement: PlacementClass, agents: dict[str, Agent], strategy: TaskAssignmentStrategy
     ) -> Agent:
         """The agent for `task`, and its turn is noted. `placement.free` must not be empty."""
-        drawn = [agents[agent_id] for agent_id in placement.free.sample(self._ranked_agents, self._dice)]
+        ids = placement.free.sample(self._ranked_agents, self._dice)
+        kin = None if task.affinity_key is None else self._affinities.get(task.affinity_key)
+        if kin is not None and kin in placement.free and kin not in ids:
+            ids.append(kin)
+        drawn = [agents[agent_id] for agent_id in ids]
         if strategy is TaskAssignmentStrategy.PERFORMANCE_BASED and self._dice.below(EXPLORE_ONE_IN) == 0:
             strategy = TaskAssignmentStrategy.ROUND_ROBIN
         scorer = SCORERS[strategy]
@@ -74,6 +86,10 @@ class Placer:
         chosen, best = drawn[0], float("-inf")
         for agent in drawn:
             score = scorer(agent, needs, performance)
+            if task.prefers:
+                score += PREFERENCE_WEIGHT * preferred_share(task, agent)
+            if agent.agent_id == kin:
+                score += AFFINITY_WEIGHT
             if agent.agent_id == shunned:
                 score -= RETRY_PENALTY
             if score > best:
@@ -81,6 +97,21 @@ class Placer:
         self._turn += 1
         chosen.turn = self._turn
         return chosen
+
+    def ran(self, task: Task) -> None:
+        """Remember who runs `task`, for its affinity key."""
+        if task.affinity_key is None or task.agent_id is None:
+            return
+        self._affinities.pop(task.affinity_key, None)
+        self._affinities[task.affinity_key] = task.agent_id
+        if len(self._affinities) > REMEMBERED_AFFINITIES:
+            del self._affinities[next(iter(self._affinities))]
+
+
+def preferred_share(task: Task, agent: Agent) -> float:
+    """The weight of the preferences that `agent` meets, as a share of all of them. In [0, 1]."""
+    met = sum(weight for test, weight in task.prefers if test.holds(agent.labels))
+    return met / sum(weight for _, weight in task.prefers)
 
 
 def shunned_agent(task: Task) -> str | None:

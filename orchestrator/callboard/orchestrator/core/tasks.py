@@ -3,6 +3,7 @@
 from callboard.orchestrator.core.changes import NewTask
 from callboard.orchestrator.core.effects import LookUp, Refuse, SendCancel
 from callboard.orchestrator.core.events import CancelRequested, CompletionRequested, TaskSubmitted, Ticket
+from callboard.orchestrator.core.labels import label_test
 from callboard.orchestrator.core.model import Needs, Task
 from callboard.orchestrator.core.moves import end_attempt, enter, move
 from callboard.orchestrator.core.pool import Pool, Submission
@@ -34,6 +35,7 @@ def needs_of(spec: TaskSpec) -> Needs:
         role=requires.role,
         agent_id=requires.agent_id,
         capabilities=frozenset(requires.capabilities or ()),
+        labels=frozenset(map(label_test, requires.labels or ())),
     )
 
 
@@ -51,6 +53,8 @@ def task_of(task_id: str, spec: TaskSpec, *, created_ms: int, order_ms: int, dea
         run_timeout_ms=spec.run_timeout_ms,
         progress_timeout_ms=spec.progress_timeout_ms,
         deadline_ms=deadline_ms,
+        prefers=tuple((label_test(preference), preference.weight) for preference in spec.prefers or ()),
+        affinity_key=spec.affinity_key,
         state=TaskState.QUEUED,
         updated_ms=created_ms,
     )
@@ -120,9 +124,10 @@ def _columns(event: TaskSubmitted, task: Task) -> NewTask:
 
 def placement_text(needs: Needs) -> str:
     """The placement class as the database's index knows it."""
-    # Names hold no such separators, so that the text is unique.
+    # Names hold no such separators, and the comparisons, which are JSON, come last: the text is unique.
     capabilities = ",".join(sorted(needs.capabilities))
-    return f"{needs.type}|{needs.role or ''}|{needs.agent_id or ''}|{capabilities}"
+    labels = ",".join(sorted(test.text for test in needs.labels))
+    return f"{needs.type}|{needs.role or ''}|{needs.agent_id or ''}|{capabilities}|{labels}"
 
 
 def watch_deadline(pool: Pool, task: Task) -> None:

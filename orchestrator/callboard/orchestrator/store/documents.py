@@ -71,6 +71,8 @@ def document_of(row: TaskRow) -> TaskDocument:
         metadata=spec.metadata,
         key=spec.key,
         requires=spec.requires,
+        prefers=spec.prefers,
+        affinity_key=spec.affinity_key,
         strategy=spec.strategy,
         max_attempts=spec.max_attempts,
         backoff=spec.backoff,

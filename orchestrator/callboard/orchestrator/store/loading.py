@@ -15,7 +15,7 @@ from callboard.orchestrator.core.model import EndedAttempt
 from callboard.orchestrator.store.driver import PgConnection, Record
 from callboard.orchestrator.store.sql import query
 from callboard.orchestrator.store.tables import agent, task
-from callboard.schemas.agents import LabelValue
+from callboard.schemas.labels import LabelValue
 from callboard.schemas.vocabulary import AgentState, TaskState
 
 SLICE: Final = 10_000
