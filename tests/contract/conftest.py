@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
+import nats
 import pytest
 from nats.errors import NoRespondersError
 from tests.contract.support import PATIENCE_S, Wire, pause
 
-import nats
 from callboard.bus.embedded import EmbeddedNats
 
 if TYPE_CHECKING:

@@ -204,7 +204,8 @@ class Process:
                 self._fleet.book.recorded(ref.task_id, ref.attempt, outcome)
                 self.tell(av.ReportRecorded(ref))
             elif isinstance(answer, OrchestratorError):
-                if isinstance(answer, StaleAttemptError):
+                # A process that was replaced or stopped is refused whatever it reports, and told no state.
+                if isinstance(answer, StaleAttemptError) and "state" in answer.details:
                     who = (self.member.agent_id, self.incarnation)
                     self._fleet.book.refused(ref.task_id, ref.attempt, outcome, who)
                 self.tell(av.ReportRefused(ref, effect.call, answer.body()))

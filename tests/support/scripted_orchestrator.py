@@ -10,10 +10,10 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, Self
 
+import nats
 from nats.aio.client import Client as Connection
 from nats.aio.msg import Msg
 
-import nats
 from callboard.schemas.errors import OrchestratorError
 
 SILENCE = object()
