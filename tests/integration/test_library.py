@@ -22,6 +22,7 @@ from callboard.orchestrator import (
     TaskState,
     create_orchestrator,
 )
+from callboard.schemas.tasks import TaskSpec
 from callboard.schemas.vocabulary import Durability, OnUnsatisfiable
 
 if TYPE_CHECKING:
@@ -135,3 +136,16 @@ async def test_work_is_done_by_an_agent_in_the_same_program(
             await agent.stop()
     assert [task.result_value() for task in tasks] == [2 * n for n in range(50)]
     assert {task.agent_id for task in tasks} == {"adder"}
+
+
+async def test_many_are_submitted_in_one_call_and_safely_repeated(
+    in_memory: OrchestratorConfig, nats_server: EmbeddedNats
+) -> None:
+    async with create_orchestrator(in_memory), Client.connect(nats_server.url, prefix="memory") as client:
+        specs = [TaskSpec(type="bulk", key=f"k{n % 2}") for n in range(4)]
+        first = await client.submit_many(specs)
+        again = await client.submit_many(specs)
+    assert [result.created for result in first] == [True, True, False, False]
+    assert {result.created for result in again} == {False}
+    assert [result.task_id for result in again] == [result.task_id for result in first]
+    assert len({result.task_id for result in first}) == 2

@@ -52,7 +52,7 @@ class Owner:
         self.machine = Machine(POOL, SETTINGS, epoch=self._lease.epoch, seed=world.between(0, 2**32))
         restore(self.machine, database.load(self._lease), world.now_ms)
         world.note("WEATHER owner of epoch", self._lease.epoch)
-        self._watch = Watch(world, self.machine.pool, SETTINGS)
+        self._watch = Watch(world, self.machine.pool)
         self._wake()
 
     # What comes in.

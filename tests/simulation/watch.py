@@ -17,7 +17,6 @@ from callboard.orchestrator.core.filters import mismatch
 from callboard.orchestrator.core.invariants import BrokenInvariantError, check
 from callboard.orchestrator.core.model import Task
 from callboard.orchestrator.core.pool import Pool
-from callboard.orchestrator.core.settings import CoreSettings
 from callboard.schemas.vocabulary import Outcome, TaskState
 
 CHECKED_SHARE: Final = 0.1
@@ -27,8 +26,8 @@ CHECKED_SHARE: Final = 0.1
 class Watch:
     """Looks at one owner's pool."""
 
-    def __init__(self, world: World, pool: Pool, settings: CoreSettings) -> None:
-        self._world, self._pool, self._settings = world, pool, settings
+    def __init__(self, world: World, pool: Pool) -> None:
+        self._world, self._pool = world, pool
         self._check()
 
     def handled(self, event: ev.Event, effects: Sequence[Effect]) -> None:
@@ -68,7 +67,8 @@ class Watch:
         for agent in self._pool.agents.values():
             if mismatch(task.needs, agent) is not None:
                 continue
-            if agent.is_schedulable and agent.has_free_slot and len(placed) < self._settings.max_assignments:
+            # What is still listed as ready was more than one batch places: the next one goes on.
+            if agent.is_schedulable and agent.has_free_slot and not self._pool.queue.has_ready:
                 self._world.fail(f"{task.task_id} waits though {agent.agent_id} is free", about=task.task_id)
             later = [other.task_id for other in placed if other.agent_id == agent.agent_id and other.order > task.order]
             if later:

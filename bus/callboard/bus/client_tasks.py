@@ -1,12 +1,16 @@
 """The client's requests about tasks (protocol, section 4)."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+import uuid
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Final, Unpack
+
+import msgspec
 
 from callboard.bus.client_calls import DEFAULT_TIMEOUT_S, Caller
 from callboard.bus.client_spec import SubmitOptions, as_raw, make_spec
 from callboard.bus.connection import BusMessage
+from callboard.schemas.codec import encode
 from callboard.schemas.errors import InvalidRequestError, OutcomeUnknownError, TaskFailedError
 from callboard.schemas.tasks import (
     CancelTask,
@@ -15,6 +19,9 @@ from callboard.schemas.tasks import (
     ListTasks,
     RetryTask,
     SubmitAnswer,
+    SubmitMany,
+    SubmitManyAnswer,
+    SubmitResult,
     TaskChange,
     TaskDocument,
     TaskPage,
@@ -69,6 +76,23 @@ class TaskCalls(Caller):
             OrchestratorError: as `submit`.
         """
         return await self._call(self._subjects.tasks("submit"), spec, SubmitAnswer, timeout_s=timeout_s)
+
+    async def submit_many(
+        self, specs: Sequence[TaskSpec], *, timeout_s: float = DEFAULT_TIMEOUT_S
+    ) -> list[SubmitResult]:
+        """Submit up to 1,000 specifications in one transaction; one result for each, in their order.
+
+        A `key` is made for each that has none, so that a repetition is safe. All of them together must fit into one
+        message of NATS (1 MiB unless configured otherwise).
+
+        Raises:
+            PayloadTooLargeError: they do not fit into one message.
+            OutcomeUnknownError, UnavailableError: for all of them, after `timeout_s`.
+        """
+        keyed = [spec if spec.key else msgspec.structs.replace(spec, key=str(uuid.uuid4())) for spec in specs]
+        question = SubmitMany(tasks=[msgspec.Raw(encode(spec)) for spec in keyed])
+        answer = await self._call(self._subjects.tasks("submit_many"), question, SubmitManyAnswer, timeout_s=timeout_s)
+        return answer.results
 
     async def get(
         self, task_id: str | None = None, *, key: str | None = None, timeout_s: float = DEFAULT_TIMEOUT_S

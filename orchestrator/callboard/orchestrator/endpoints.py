@@ -51,6 +51,9 @@ def endpoints_of(
             description="The pool's state in one document",
         ),
         client("tasks", "submit", tasks.TaskSpec, task.submit, "Accept a task; answered after the commit"),
+        client(
+            "tasks", "submit_many", tasks.SubmitMany, task.submit_many, "Accept up to 1,000 tasks in one transaction"
+        ),
         client("tasks", "get", tasks.GetTask, reading(task.get), "A task by id or key"),
         client("tasks", "list", tasks.ListTasks, reading(task.page), "Tasks, newest first"),
         client("tasks", "wait", tasks.WaitTask, task.wait, "A task once it is final, or at the time-out"),

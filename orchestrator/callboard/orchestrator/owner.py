@@ -18,7 +18,6 @@ from typing import Any, Final
 import structlog
 
 from callboard.bus.connection import Bus
-from callboard.bus.serve import Request
 from callboard.orchestrator.clock import PoolClock
 from callboard.orchestrator.core.effects import Answer, Batch, Effect, LookUp, PublishTask, SendOffer
 from callboard.orchestrator.core.events import BatchCommitted, Event, ObservationResumed, TimeAdvanced
@@ -31,7 +30,7 @@ from callboard.orchestrator.outbox import Outbox
 from callboard.orchestrator.repeats import Repeat, answer_repeats
 from callboard.orchestrator.store.port import Committed, Lease, Store, StoreUnavailableError
 from callboard.orchestrator.telemetry import Telemetry
-from callboard.orchestrator.tickets import Fresh, Ticket, TicketBook
+from callboard.orchestrator.tickets import Answerable, Fresh, Ticket, TicketBook
 from callboard.orchestrator.trust import Trust
 from callboard.orchestrator.waiters import Waiters
 from callboard.orchestrator.writer import Writer
@@ -130,19 +129,27 @@ class PoolOwner:
         """Whether the last word of the database was none."""
         return self._writer.is_database_down
 
-    def request(self, request: Request, event_of: Callable[[Ticket], Event], *, fresh: Fresh | None = None) -> None:
+    def request(self, request: Answerable, event_of: Callable[[Ticket], Event], fresh: Fresh | None = None) -> None:
         """Put a request to the machine; its answer comes with the effects. `fresh` is a submission's content.
 
         Raises:
             UnavailableError: nothing can be decided now, and nothing was.
             ResourceLimitError: too many requests wait already.
         """
-        self.require_active()
-        if len(self._inbox) >= MAX_INBOX:
-            raise ResourceLimitError("too many requests at once", retry_after_ms=RETRY_AFTER_MS, limit=MAX_INBOX)
+        self.require_open()
         ticket = self.tickets.open(request)
         ticket.fresh = fresh
         self.post(event_of(ticket))
+
+    def require_open(self) -> None:
+        """Refuse what could not be put to the machine now.
+
+        Raises:
+            UnavailableError, ResourceLimitError: as `request`.
+        """
+        self.require_active()
+        if len(self._inbox) >= MAX_INBOX:
+            raise ResourceLimitError("too many requests at once", retry_after_ms=RETRY_AFTER_MS, limit=MAX_INBOX)
 
     def require_active(self) -> None:
         """Refuse what could not be accepted now.

@@ -7,12 +7,13 @@ import msgspec
 
 from callboard.bus.serve import Request
 from callboard.orchestrator.config import SizeLimits
-from callboard.orchestrator.core.events import CancelRequested, CompletionRequested, TaskSubmitted
+from callboard.orchestrator.core.events import CancelRequested, CompletionRequested, TasksSubmitted, TaskSubmitted
 from callboard.orchestrator.ids import TaskIds
+from callboard.orchestrator.many import Many
 from callboard.orchestrator.owner import RETRY_AFTER_MS, PoolOwner
-from callboard.orchestrator.store.port import OfferContent, Original, StoreUnavailableError
-from callboard.orchestrator.tickets import Fresh, Ticket
-from callboard.schemas.codec import check_size, checked_json
+from callboard.orchestrator.store.port import Original, StoreUnavailableError
+from callboard.orchestrator.submissions import Submissions
+from callboard.schemas.codec import checked_json, decode
 from callboard.schemas.errors import InvalidTransitionError, OrchestratorError, TaskNotFoundError, UnavailableError
 from callboard.schemas.tasks import (
     CancelTask,
@@ -20,12 +21,15 @@ from callboard.schemas.tasks import (
     GetTask,
     ListTasks,
     RetryTask,
+    SubmitMany,
     TaskDocument,
     TaskPage,
     TaskSpec,
     WaitTask,
 )
 from callboard.schemas.vocabulary import TaskState
+
+_SPEC = msgspec.json.Decoder(TaskSpec)
 
 
 class TaskRequests:
@@ -34,42 +38,30 @@ class TaskRequests:
     def __init__(self, owner: PoolOwner, limits: SizeLimits, ids: TaskIds) -> None:
         self._owner = owner
         self._limits = limits
-        self._ids = ids
+        self._submissions = Submissions(limits, ids, owner.clock)
         self._pool = owner.lease.pool
 
     def submit(self, spec: TaskSpec, request: Request) -> None:
         """`tasks.submit`."""
-        payload = checked_json(spec.payload, path="payload", limit=self._limits.payload_bytes)
-        check_size(_text_bytes(spec), path="description and metadata", limit=self._limits.text_bytes)
-        digest = b"" if spec.key is None else spec.content_digest()
-        self._submit(request, spec, spec_json=spec.without_payload(), payload=payload, digest=digest)
+        self._owner.request(request, *self._submissions.of(spec))
 
-    def _submit(
-        self,
-        request: Request,
-        spec: TaskSpec,
-        *,
-        spec_json: bytes,
-        payload: bytes,
-        digest: bytes,
-        retry_of: str | None = None,
-    ) -> None:
-        task_id = self._ids.next(self._owner.clock.now_ms())
-        scope, key = ("client", spec.key) if retry_of is None else ("retry", retry_of)
-
-        def submitted(ticket: Ticket) -> TaskSubmitted:
-            return TaskSubmitted(
-                ticket=ticket,
-                task_id=task_id,
-                spec=spec,
-                spec_json=spec_json,
-                payload=payload,
-                digest=digest,
-                retry_of=retry_of,
-            )
-
-        content = OfferContent(spec=spec_json, payload=payload, progress=None)
-        self._owner.request(request, submitted, fresh=Fresh(content, scope, key, digest))
+    def submit_many(self, message: SubmitMany, request: Request) -> None:
+        """`tasks.submit_many`: each item is checked for itself; those that pass are one event, so one transaction."""
+        self._owner.require_open()
+        answers = Many(request, len(message.tasks))
+        events: list[TaskSubmitted] = []
+        for index, raw in enumerate(message.tasks):
+            item = answers.item(index)
+            try:
+                event_of, fresh = self._submissions.of(decode(_SPEC, bytes(raw)))
+            except OrchestratorError as error:
+                item.refuse(error)
+                continue
+            ticket = self._owner.tickets.open(item)
+            ticket.fresh = fresh
+            events.append(event_of(ticket))
+        if events:
+            self._owner.post(TasksSubmitted(tuple(events)))
 
     def cancel(self, message: CancelTask, request: Request) -> None:
         """`tasks.cancel`."""
@@ -94,8 +86,7 @@ class TaskRequests:
         try:
             original = await self._original(task_id)
             spec = _without_key_and_deadline(original)
-            spec_json, payload = spec.without_payload(), original.payload
-            self._submit(request, spec, spec_json=spec_json, payload=payload, digest=b"", retry_of=task_id)
+            self._owner.request(request, *self._submissions.again(spec, original.payload, retry_of=task_id))
         except OrchestratorError as error:
             request.refuse(error)
 
@@ -138,11 +129,6 @@ class TaskRequests:
         waiting = task is not None and (message.timeout_ms > 0)
         # Zero asks how it stands, which is one read.
         self._owner.waiters.add(message.task_id, request, message.timeout_ms if waiting else 0)
-
-
-def _text_bytes(spec: TaskSpec) -> int:
-    size = len((spec.description or "").encode())
-    return size + sum(len(key.encode()) + len(value.encode()) for key, value in (spec.metadata or {}).items())
 
 
 def _without_key_and_deadline(original: Original) -> TaskSpec:

@@ -6,8 +6,8 @@ dropped here.
 
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Protocol
 
-from callboard.bus.serve import Request
 from callboard.orchestrator.store.port import OfferContent
 from callboard.schemas.errors import OrchestratorError
 
@@ -22,12 +22,24 @@ class Fresh:
     digest: bytes = b""
 
 
+class Answerable(Protocol):
+    """Whoever asked: a request of the bus, or one of many in it."""
+
+    def answer(self, message: object) -> None:
+        """Answer it, once."""
+        ...
+
+    def refuse(self, error: OrchestratorError) -> None:
+        """Refuse it, once."""
+        ...
+
+
 class Ticket:
     """One request in the machine's hands."""
 
     __slots__ = ("_book", "began", "fresh", "request")
 
-    def __init__(self, book: "TicketBook", request: Request) -> None:
+    def __init__(self, book: "TicketBook", request: Answerable) -> None:
         self._book = book
         self.request = request
         self.began = perf_counter()
@@ -59,7 +71,7 @@ class TicketBook:
     def __len__(self) -> int:
         return len(self._open)
 
-    def open(self, request: Request) -> Ticket:
+    def open(self, request: Answerable) -> Ticket:
         """A ticket for `request`."""
         ticket = Ticket(self, request)
         self._open.add(ticket)

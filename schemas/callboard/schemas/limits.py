@@ -10,6 +10,8 @@ PROGRESS_BYTES: Final = 16 * 1024
 ERROR_BYTES: Final = 16 * 1024
 JSON_DEPTH: Final = 32
 """How deep a payload, result or progress may nest."""
+SUBMIT_MANY: Final = 1_000
+"""Specifications in one `submit_many`."""
 LIST_LIMIT: Final = 500
 WAIT_MS: Final = 60_000
 KEPT_ATTEMPTS: Final = 20

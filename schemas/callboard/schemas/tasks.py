@@ -10,8 +10,9 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
 from callboard.schemas.base import Message
+from callboard.schemas.errors import ErrorBody
 from callboard.schemas.labels import LabelMatch, Preference
-from callboard.schemas.limits import LIST_LIMIT, WAIT_MS
+from callboard.schemas.limits import LIST_LIMIT, SUBMIT_MANY, WAIT_MS
 from callboard.schemas.names import (
     NO_NUL_PATTERN,
     AgentId,
@@ -128,6 +129,28 @@ class SubmitAnswer(Message, frozen=True, kw_only=True):
     state: TaskState
     created: bool
     satisfiable: bool
+
+
+class SubmitMany(Message, frozen=True, kw_only=True):
+    """`tasks.submit_many`: specifications, taken as if sent in order, in one transaction."""
+
+    tasks: Annotated[list[Raw], Meta(min_length=1, max_length=SUBMIT_MANY)]
+
+
+class SubmitResult(Message, frozen=True, kw_only=True):
+    """What became of one of many: the fields of `SubmitAnswer`, or `error`."""
+
+    task_id: str | None = None
+    state: TaskState | None = None
+    created: bool | None = None
+    satisfiable: bool | None = None
+    error: ErrorBody | None = None
+
+
+class SubmitManyAnswer(Message, frozen=True, kw_only=True):
+    """One result for each specification, in their order."""
+
+    results: list[SubmitResult]
 
 
 class TaskError(Message, frozen=True, kw_only=True):

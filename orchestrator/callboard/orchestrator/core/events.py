@@ -35,6 +35,13 @@ class TaskSubmitted:
     retry_of: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class TasksSubmitted:
+    """A client asked for many tasks at once: they go into one batch, in this order."""
+
+    submissions: tuple[TaskSubmitted, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CancelRequested:
     """A client wants a task cancelled."""
@@ -196,6 +203,7 @@ class BatchCommitted:
 
 Event = (
     TaskSubmitted
+    | TasksSubmitted
     | CancelRequested
     | CompletionRequested
     | AgentSpawned

@@ -29,6 +29,7 @@ from callboard.orchestrator.core.events import (
     ResumeRequested,
     ShutdownRequested,
     SpawnAbandoned,
+    TasksSubmitted,
     TaskSubmitted,
     TimeAdvanced,
 )
@@ -40,6 +41,7 @@ from callboard.schemas.vocabulary import TaskState
 
 HANDLERS: Final[dict[type[Any], Callable[[Pool, Any, int], None]]] = {
     TaskSubmitted: tasks.on_submitted,
+    TasksSubmitted: tasks.on_many_submitted,
     CancelRequested: tasks.on_cancel,
     CompletionRequested: tasks.on_completion,
     AgentSpawned: liveness.on_spawned,

@@ -2,7 +2,13 @@
 
 from callboard.orchestrator.core.changes import NewTask
 from callboard.orchestrator.core.effects import LookUp, Refuse, SendCancel
-from callboard.orchestrator.core.events import CancelRequested, CompletionRequested, TaskSubmitted, Ticket
+from callboard.orchestrator.core.events import (
+    CancelRequested,
+    CompletionRequested,
+    TasksSubmitted,
+    TaskSubmitted,
+    Ticket,
+)
 from callboard.orchestrator.core.labels import label_test
 from callboard.orchestrator.core.model import Needs, Task
 from callboard.orchestrator.core.moves import end_attempt, enter, move
@@ -99,6 +105,12 @@ def on_submitted(pool: Pool, event: TaskSubmitted, now_ms: int) -> None:
     if deadline_ms is not None and deadline_ms <= now_ms:
         expire(pool, task, now_ms)
     pool.submissions.append(Submission(event.ticket, task, satisfiable, is_retry=event.retry_of is not None))
+
+
+def on_many_submitted(pool: Pool, event: TasksSubmitted, now_ms: int) -> None:
+    """Admit or refuse each, as if they had come one by one."""
+    for submission in event.submissions:
+        on_submitted(pool, submission, now_ms)
 
 
 def _columns(event: TaskSubmitted, task: Task) -> NewTask:

@@ -1,0 +1,63 @@
+"""From a specification to the machine's event: sizes checked, content digested, an id given."""
+
+from collections.abc import Callable
+
+from callboard.orchestrator.clock import PoolClock
+from callboard.orchestrator.config import SizeLimits
+from callboard.orchestrator.core.events import TaskSubmitted
+from callboard.orchestrator.ids import TaskIds
+from callboard.orchestrator.store.port import OfferContent
+from callboard.orchestrator.tickets import Fresh, Ticket
+from callboard.schemas.codec import check_size, checked_json
+from callboard.schemas.tasks import TaskSpec
+
+Prepared = tuple[Callable[[Ticket], TaskSubmitted], Fresh]
+"""The event, once there is a ticket; and what its offer will carry."""
+
+
+class Submissions:
+    """Prepares submissions to one pool."""
+
+    def __init__(self, limits: SizeLimits, ids: TaskIds, clock: PoolClock) -> None:
+        self._limits = limits
+        self._ids = ids
+        self._clock = clock
+
+    def of(self, spec: TaskSpec) -> Prepared:
+        """A client's specification.
+
+        Raises:
+            PayloadTooLargeError, InvalidRequestError: the payload or the texts are not allowed.
+        """
+        payload = checked_json(spec.payload, path="payload", limit=self._limits.payload_bytes)
+        check_size(_text_bytes(spec), path="description and metadata", limit=self._limits.text_bytes)
+        digest = b"" if spec.key is None else spec.content_digest()
+        return self._prepare(spec, payload, digest, None)
+
+    def again(self, spec: TaskSpec, payload: bytes, *, retry_of: str) -> Prepared:
+        """The specification of a task that is retried; the task's id is the key."""
+        return self._prepare(spec, payload, b"", retry_of)
+
+    def _prepare(self, spec: TaskSpec, payload: bytes, digest: bytes, retry_of: str | None) -> Prepared:
+        spec_json = spec.without_payload()
+        task_id = self._ids.next(self._clock.now_ms())
+
+        def event_of(ticket: Ticket) -> TaskSubmitted:
+            return TaskSubmitted(
+                ticket=ticket,
+                task_id=task_id,
+                spec=spec,
+                spec_json=spec_json,
+                payload=payload,
+                digest=digest,
+                retry_of=retry_of,
+            )
+
+        content = OfferContent(spec=spec_json, payload=payload, progress=None)
+        scope, key = ("client", spec.key) if retry_of is None else ("retry", retry_of)
+        return event_of, Fresh(content, scope, key, digest)
+
+
+def _text_bytes(spec: TaskSpec) -> int:
+    size = len((spec.description or "").encode())
+    return size + sum(len(key.encode()) + len(value.encode()) for key, value in (spec.metadata or {}).items())
