@@ -2,8 +2,9 @@
 
 The protocol of ownership:
 
-1. `acquire` raises the epoch; whoever held the pool before is fenced by its next write.
-2. The committed state is loaded.
+1. `acquire` raises the epoch; whoever held the pool before is fenced by its next write. Nobody who is deaf on the bus
+   tries: the pool would be kept from those who could serve it.
+2. The committed state is loaded; the lease is renewed meanwhile.
 3. `event.owner` is published, then the pool's subjects are subscribed: a former owner in doubt that hears it lets go,
    and the first answer comes from an owner that everyone can know.
 4. At a graceful stop the subjects go first, then what is decided is finished, then the lease is released.
@@ -49,6 +50,8 @@ log = structlog.get_logger("callboard.orchestrator")
 ACQUIRE_EVERY_S: Final = 0.3
 """How often a replica in waiting tries for the lease: a crash is noticed when it has expired, so that fail-over takes
 the lease's length and this."""
+HEAR_S: Final = 1.0
+"""How long NATS may take to answer a replica that wants the lease."""
 _OWNER_EVENT = msgspec.json.Decoder(OwnerEvent)
 _ONLINE = frozenset({AgentState.ONLINE, AgentState.DRAINING})
 
@@ -80,22 +83,22 @@ class PoolKeeper:
         self._premises = premises
         self._subjects = Subjects(pool, premises.config.prefix)
         self._server: Server | None = None
+        self._loading: PoolOwner | None = None
+        self._waits_for: str | None = None
         self._stopping = asyncio.Event()
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether the pool is ours and will be served once its state is loaded."""
+        return self._loading is not None
 
     async def run(self) -> None:
         """Take, own, lose, and take again, until `stop`."""
         while not self._stopping.is_set():
-            began_s = monotonic()
             try:
-                lease = await self._premises.store.acquire(
-                    self.pool,
-                    holder=self._premises.holder,
-                    replica=self._premises.config.replica,
-                    lease_ms=self._premises.config.pool_lease_ms,
-                )
-                if lease is not None:
-                    await self._own(lease, began_s)
-                    continue
+                # Who is not on the bus cannot serve: to take the lease would keep it from a replica that can.
+                if self._premises.bus.connected:
+                    await self._take_and_own()
             except StoreUnavailableError as error:
                 log.warning("pool waits for the database", pool=self.pool, reason=str(error))
             except FencedError as error:
@@ -105,11 +108,24 @@ class PoolKeeper:
                 log.exception("owning the pool failed", pool=self.pool)
             await self._pause()
 
+    async def _take_and_own(self) -> None:
+        began_s = monotonic()
+        lease = await self._premises.store.acquire(
+            self.pool,
+            holder=self._premises.holder,
+            replica=self._premises.config.replica,
+            lease_ms=self._premises.config.pool_lease_ms,
+        )
+        if lease is not None:
+            await self._own(lease, began_s)
+
     async def stop(self) -> None:
         """Serve no more, finish what is decided, release the lease. May be called twice."""
         self._stopping.set()
         if self._server is not None:
             await self._server.stop()
+        if self._loading is not None:
+            self._loading.lose("stopped while loading")
         if self.owner is not None:
             self.owner.stop()
 
@@ -117,6 +133,12 @@ class PoolKeeper:
         """An agent that was spawned here has ended for good: what it held need not wait for its lease."""
         if self.owner is not None:
             self.owner.post(SpawnAbandoned(agent_id=agent_id))
+
+    def _wait_for(self, what: str, reason: str) -> None:
+        """Say once what is missing, not at each try."""
+        if self._waits_for != what:
+            self._waits_for = what
+            log.warning(f"pool waits for the {what}", pool=self.pool, reason=reason)
 
     async def _pause(self) -> None:
         try:
@@ -146,8 +168,8 @@ class PoolKeeper:
         )
         reason = "could not start"
         try:
-            await owner.load()
-            reason = await self._serve(owner)
+            await self._load(owner)
+            reason = owner.lost or await self._serve(owner)
         except OrchestratorError as error:
             reason = error.message
         finally:
@@ -155,6 +177,14 @@ class PoolKeeper:
             premises.metrics.forget_pool(self.pool)
             log.info("pool let go", pool=self.pool, epoch=lease.epoch, reason=reason)
             await self._release(lease)
+
+    async def _load(self, owner: PoolOwner) -> None:
+        self._loading = owner
+        try:
+            if not self._stopping.is_set():
+                await owner.load()
+        finally:
+            self._loading = None
 
     async def _serve(self, owner: PoolOwner) -> str:
         premises, lease = self._premises, owner.lease
@@ -210,7 +240,11 @@ class PoolKeeper:
 
         subscription = await self._premises.bus.subscribe(self._subjects.owner_event, hear)
         event = OwnerEvent(pool=self.pool, replica=lease.replica, epoch=lease.epoch, at=to_instant(lease.now_ms))
-        await self._premises.bus.publish(self._subjects.owner_event, encode(event))
+        try:
+            await self._premises.bus.publish(self._subjects.owner_event, encode(event))
+        except BaseException:
+            await subscription.unsubscribe()
+            raise
         return subscription
 
     async def _release(self, lease: Lease) -> None:
