@@ -73,7 +73,7 @@ async def test_submit_sends_what_was_asked_for_with_a_key_of_its_own(
         "requires": {"capabilities": ["python"], "role": "reviewer"},
         "strategy": "capability_match",
         "metadata": {"run": "1"},
-        "backoff": {"initial_ms": 5},
+        "backoff": {"initial_ms": 5, "factor": 2.0, "max_ms": 60_000},
         "ttl_ms": 1000,
     }
 

@@ -51,7 +51,7 @@ async def dev(data_dir: Path) -> AsyncIterator[Dev]:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "callboard.cli", "dev", "--data-dir", str(data_dir),
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "CALLBOARD_LOG_LEVEL": "error"},
+        env={**os.environ, "CALLBOARD_LOG_LEVEL": "error", "XDG_CONFIG_HOME": str(data_dir.parent / "config")},
     )  # fmt: skip
     try:
         yield Dev(process, data_dir)
@@ -75,6 +75,8 @@ async def test_state_survives_a_restart_and_ctrl_c_leaves_nothing_behind(tmp_pat
         ready = await asyncio.to_thread(urllib.request.urlopen, f"{at['http_url']}/readyz", timeout=10)
         with ready:
             assert ready.status == 200
+        context = json.loads((tmp_path / "config" / "nats" / "context" / "callboard-dev.json").read_text())
+        assert context["url"] == at["nats_url"]
         servers = Watched(children_of(first.process.pid))
         assert await first.end(signal.SIGINT) == 0
         await servers.gone()

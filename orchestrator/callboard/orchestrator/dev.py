@@ -1,6 +1,7 @@
 """`callboard dev`: everything on this machine, in one process group, on loopback, behind a generated token.
 
-When it is ready it prints its addresses and writes `<data-dir>/callboard.json`; that file goes when it stops.
+When it is ready it prints its addresses, writes `<data-dir>/callboard.json`, which goes when it stops, and a context
+for the `nats` command.
 """
 
 import asyncio
@@ -12,12 +13,15 @@ from typing import Final
 import msgspec
 import uvloop
 
+from callboard.bus.context import write_context
 from callboard.orchestrator.config import OrchestratorMode, load_config
 from callboard.orchestrator.logs import configure_logs
 from callboard.orchestrator.serve import until_signal
 from callboard.orchestrator.service import Orchestrator
 
 ADDRESS_FILE: Final = "callboard.json"
+CONTEXT: Final = "callboard-dev"
+"""The context that the `nats` command finds us by: `nats --context callboard-dev …`."""
 
 
 class Addresses(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +67,7 @@ async def _dev(orchestrator: Orchestrator, data_dir: Path) -> int:
                 pid=os.getpid(),
             )
             _write(file, addresses)
+            write_context(CONTEXT, url=addresses.nats_url, description="Callboard's development servers")
             sys.stdout.write(_welcome(addresses, file))
             sys.stdout.flush()
             await stopped
@@ -92,4 +97,5 @@ def _welcome(addresses: Addresses, file: Path) -> str:
         f"  HTTP      {addresses.http_url}  (/metrics, /healthz, /readyz)\n"
         f"  Postgres  {addresses.database_url}\n"
         f"  {file}\n"
+        f"  nats --context {CONTEXT} micro ls\n"
     )

@@ -39,7 +39,7 @@ from callboard.orchestrator.store.port import FencedError, Lease, Store, StoreUn
 from callboard.orchestrator.task_requests import TaskRequests
 from callboard.orchestrator.telemetry import Telemetry
 from callboard.schemas.codec import encode
-from callboard.schemas.errors import OrchestratorError
+from callboard.schemas.errors import OrchestratorError, UnavailableError
 from callboard.schemas.status import OwnerEvent
 from callboard.schemas.subjects import Subjects
 from callboard.schemas.times import to_instant
@@ -84,7 +84,7 @@ class PoolKeeper:
         self._subjects = Subjects(pool, premises.config.prefix)
         self._server: Server | None = None
         self._loading: PoolOwner | None = None
-        self._waits_for: str | None = None
+        self._waiting_for: str | None = None
         self._stopping = asyncio.Event()
 
     @property
@@ -96,11 +96,13 @@ class PoolKeeper:
         """Take, own, lose, and take again, until `stop`."""
         while not self._stopping.is_set():
             try:
-                # Who is not on the bus cannot serve: to take the lease would keep it from a replica that can.
-                if self._premises.bus.connected:
-                    await self._take_and_own()
+                # A connection may be up and carry nothing: only an answer shows that we are heard.
+                await self._premises.bus.rtt(HEAR_S)
+                await self._take_and_own()
+            except UnavailableError as error:
+                self._wait_for("bus", error.message)
             except StoreUnavailableError as error:
-                log.warning("pool waits for the database", pool=self.pool, reason=str(error))
+                self._wait_for("database", str(error))
             except FencedError as error:
                 log.warning("pool was taken meanwhile", pool=self.pool, reason=str(error))
             except Exception:
@@ -116,6 +118,7 @@ class PoolKeeper:
             replica=self._premises.config.replica,
             lease_ms=self._premises.config.pool_lease_ms,
         )
+        self._waiting_for = None
         if lease is not None:
             await self._own(lease, began_s)
 
@@ -136,9 +139,9 @@ class PoolKeeper:
 
     def _wait_for(self, what: str, reason: str) -> None:
         """Say once what is missing, not at each try."""
-        if self._waits_for != what:
-            self._waits_for = what
-            log.warning(f"pool waits for the {what}", pool=self.pool, reason=reason)
+        if self._waiting_for != what:
+            self._waiting_for = what
+            log.warning("pool waits", pool=self.pool, waiting_for=what, reason=reason)
 
     async def _pause(self) -> None:
         try:

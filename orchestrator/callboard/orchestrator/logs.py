@@ -9,6 +9,7 @@ Rules:
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -58,7 +59,7 @@ def configure_logs(config: OrchestratorConfig, stream: TextIO | None = None) -> 
             foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                *_renderers(config.log_format, colors=output.isatty()),
+                *_renderers(config.log_format, colors=_shows_colours(output)),
             ],
         )
     )
@@ -66,6 +67,11 @@ def configure_logs(config: OrchestratorConfig, stream: TextIO | None = None) -> 
     logging.captureWarnings(capture=True)
     for library in CHATTY_LIBRARIES:
         logging.getLogger(library).setLevel(max(level, logging.WARNING))
+
+
+def _shows_colours(output: TextIO) -> bool:
+    """Only on a terminal that can, for people who want them (https://no-color.org)."""
+    return output.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def get_logger(**bound: Any) -> structlog.typing.FilteringBoundLogger:  # noqa: ANN401 - context is open

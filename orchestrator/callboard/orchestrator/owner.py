@@ -184,13 +184,43 @@ class PoolOwner:
 
     # -- life --------------------------------------------------------------------------------------------------------
 
+    @property
+    def lost(self) -> str | None:
+        """Why the pool is not ours any more, once it is not."""
+        return self._lost
+
     async def load(self) -> None:
-        """Make the pool's committed state our memory.
+        """Make the pool's committed state our memory, and keep the lease however long that takes.
+
+        When the lease is lost, or `lose` is called, it ends before it is done: see `lost`.
 
         Raises:
-            StoreUnavailableError, FencedError: see the store.
+            StoreUnavailableError: see the store.
         """
-        restore(self.machine, await self.store.load(self.lease), self.clock.now_ms())
+        loading = asyncio.create_task(self._load())
+        try:
+            while self._lost is None and not loading.done():
+                if not self._writer.is_busy and self._trust.age_s >= RENEW_S:
+                    self._writer.renew()
+                self._wake.clear()
+                woken = asyncio.create_task(self._wake.wait())
+                await asyncio.wait([loading, woken], timeout=RENEW_S / 2, return_when=asyncio.FIRST_COMPLETED)
+                woken.cancel()
+            if self._lost is None:
+                await loading
+        except BaseException:
+            self.lose("could not load")
+            raise
+        finally:
+            loading.cancel()
+            await asyncio.gather(loading, return_exceptions=True)
+            if self._lost is not None:
+                await self._writer.stop()
+
+    async def _load(self) -> None:
+        snapshot = await self.store.load(self.lease)
+        # In a thread, since a deep queue takes seconds, in which the lease has to be renewed.
+        await asyncio.to_thread(restore, self.machine, snapshot, self.clock.now_ms())
         self.counts = dict(self.machine.pool.counts)
 
     async def run(self) -> str:
@@ -297,7 +327,8 @@ class PoolOwner:
         if active and not self.is_active:
             self.passive_since_ms = None
             log.warning("pool is active again", pool=self.lease.pool, epoch=self.lease.epoch)
-            self._inbox.appendleft(ObservationResumed())
+            # Before any timer: nobody may be judged by a silence that could not be heard.
+            self._effects.extend(self.machine.handle(ObservationResumed(), self.clock.now_ms()))
         elif not active and self.is_active:
             self.passive_since_ms = self.clock.now_ms()
             why = "database is away" if down else "lease not renewed" if self._trust.is_heard else "deaf on the bus"

@@ -17,11 +17,11 @@ from callboard.schemas.errors import ConfigurationError
 
 log = structlog.get_logger("callboard.orchestrator")
 
-SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 async def until_signal() -> signal.Signals:
-    """Wait for Ctrl-C or SIGTERM; a second one ends the process as if nobody listened."""
+    """Wait for Ctrl-C, SIGTERM or the end of the terminal; a second one ends the process as if nobody listened."""
     loop = asyncio.get_running_loop()
     received: asyncio.Future[signal.Signals] = loop.create_future()
 

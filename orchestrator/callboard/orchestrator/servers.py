@@ -5,6 +5,7 @@ Loopback only, behind a generated token that is kept in the data directory.
 """
 
 import secrets
+import socket
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
@@ -56,9 +57,9 @@ class EmbeddedServers:
                 await self._stack.enter_async_context(Supervisor(database, _tell))
                 self.database_url = database.dsn
             if nats:
-                port = self._nats_port or -1
-                server = EmbeddedNats(self.directory / "nats", port=port, token=self._token())
+                server = EmbeddedNats(self.directory / "nats", port=self._port(), token=self._token())
                 await self._stack.enter_async_context(server)
+                (self.directory / "nats-port").write_text(str(server.port))
                 await self._stack.enter_async_context(Supervisor(server, _tell))
                 self.nats_url = server.url
         except BaseException:
@@ -68,6 +69,20 @@ class EmbeddedServers:
     async def stop(self) -> None:
         """Stop them, the newest first. May be called twice."""
         await self._stack.aclose()
+
+    def _port(self) -> int:
+        """The port that was asked for, or that of the start before if it is free still, or any (-1).
+
+        Whoever waits over a restart finds the server again where it was.
+        """
+        if self._nats_port:
+            return self._nats_port
+        try:
+            port = int((self.directory / "nats-port").read_text())
+            with socket.create_server(("127.0.0.1", port)):
+                return port
+        except (OSError, ValueError):
+            return -1
 
     def _token(self) -> str:
         """The token of this directory: the same at every start, so that clients find their way back."""

@@ -43,7 +43,7 @@ from callboard.orchestrator.store.memory import MemoryStore
 from callboard.orchestrator.store.migrate import migrate
 from callboard.orchestrator.store.port import Store, StoreUnavailableError
 from callboard.orchestrator.store.postgres import PostgresStore
-from callboard.schemas.errors import ConfigurationError
+from callboard.schemas.errors import ConfigurationError, UnavailableError
 from callboard.schemas.labels import LabelValue
 from callboard.schemas.status import SystemStatus
 from callboard.schemas.tasks import TaskChange, TaskDocument
@@ -72,8 +72,8 @@ def create_orchestrator(config: OrchestratorConfig | None = None) -> "Orchestrat
 class Orchestrator:
     """One replica: it stands for its pools, from `start` to `shutdown`; also an asynchronous context manager.
 
-    Without an address of NATS or Postgres (not in production) it starts its own servers, in `data_dir`; in the mode
-    `test` in a temporary directory.
+    Without an address of NATS or Postgres (not in production) it starts its own servers, in `data_dir`: by default
+    in the user's data directory, in the mode `test` in a temporary one.
     """
 
     def __init__(self, config: OrchestratorConfig, *, nats_port: int = 0) -> None:
@@ -92,7 +92,7 @@ class Orchestrator:
         Raises:
             ConfigurationError: The servers' settings, the schema or the durability do not fit.
             EmbeddedServerError: An embedded server does not start.
-            UnavailableError: A pool found no owner within 30 s.
+            UnavailableError: A pool found no owner within 30 s, and is not being loaded here.
         """
         async with self._starting:
             if self._client is not None:
@@ -267,7 +267,7 @@ class Orchestrator:
         # Spawned agents leave while there is still an owner to say goodbye to.
         stack.push_async_callback(premises.launcher.stop_all)
         for pool in config.pools:
-            await Client(bus, pool=pool, prefix=config.prefix).status(timeout_s=READY_S)
+            await _until_owned(Client(bus, pool=pool, prefix=config.prefix), keepers[pool])
         self._client = Client(bus, pool=config.pools[0], prefix=config.prefix)
 
     async def _addresses(self, stack: AsyncExitStack) -> NatsSettings:
@@ -293,7 +293,8 @@ class Orchestrator:
             return Path(self.config.data_dir)
         if self.config.mode is OrchestratorMode.TEST:
             return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="callboard-")))
-        return user_data_path("callboard", appauthor=False)
+        # Not that of `callboard dev`, which may be running.
+        return user_data_path("callboard", appauthor=False) / "embedded"
 
     def _store(self) -> Store:
         config = self.config
@@ -331,6 +332,22 @@ async def open_when_reachable(store: Store) -> None:
             except StoreUnavailableError as error:
                 log.warning("database cannot be reached: trying again", reason=str(error), attempt=attempt.num)
                 raise
+
+
+async def _until_owned(client: Client, keeper: PoolKeeper) -> None:
+    """Wait until the pool has an owner; a deep queue that is being loaded may take longer than `READY_S`.
+
+    Raises:
+        UnavailableError: nobody owns it within `READY_S`, nor are we about to.
+    """
+    while True:
+        try:
+            await client.status(timeout_s=READY_S)
+        except UnavailableError:
+            if not keeper.is_loading:
+                raise
+        else:
+            return
 
 
 async def _stop_keepers(keepers: list[PoolKeeper], running: list[asyncio.Task[None]]) -> None:

@@ -111,7 +111,7 @@ class Machine:
         pool = self.pool
         for clock, subject in pool.timers.pop_due(now_ms):
             if clock is Clock.FLUSH:
-                self._flush(now_ms)
+                self._flush()
             elif clock in _AGENT_CLOCKS:
                 agent = pool.agents.get(subject)
                 if agent is not None:
@@ -121,11 +121,10 @@ class Machine:
                 if task is not None:
                     _TASK_CLOCKS[clock](pool, task, now_ms)
 
-    def _flush(self, now_ms: int) -> None:
+    def _flush(self) -> None:
         pool = self.pool
         for task in pool.lazy.values():
             if not task.state.is_final:
-                task.progress_written_ms = now_ms
                 pool.touch_lazily(task)
         pool.lazy.clear()
         pool.is_urgent = pool.is_urgent or bool(pool.dirty)

@@ -79,7 +79,6 @@ class Task:
     crashes: int = 0
     crashed_on: tuple[str, ...] = ()
     progress: bytes | None = None
-    progress_written_ms: int = 0
     last_end: EndedAttempt | None = None
 
     offers_sent: int = 0
