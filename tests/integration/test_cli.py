@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import signal
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -85,7 +86,9 @@ class CommandLine:
     home: Path
     env: dict[str, str]
 
-    async def start(self, *arguments: str, stderr: int = subprocess.PIPE) -> asyncio.subprocess.Process:
+    async def start(
+        self, *arguments: str, stdout: int = subprocess.PIPE, stderr: int = subprocess.PIPE
+    ) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
             # The installed entry point, beside the interpreter that runs the tests.
             Path(sys.executable).with_name("callboard"),
@@ -93,7 +96,7 @@ class CommandLine:
             env={"PATH": os.environ["PATH"], "HOME": str(self.home), **self.env},
             cwd=self.home,
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stdout=stdout,
             stderr=stderr,
         )
 
@@ -394,6 +397,46 @@ async def test_a_reader_that_goes_away_is_no_error(orchestrator: ScriptedOrchest
         err = await process.stderr.read()
         assert await process.wait() == 141
     assert err == b""
+
+
+async def finished_writing_to(callboard: CommandLine, stdout: int, *arguments: str) -> tuple[int | None, str]:
+    process = await callboard.start(*arguments, stdout=stdout)
+    os.close(stdout)
+    async with asyncio.timeout(30):
+        _, err = await process.communicate()
+    return process.returncode, err.decode()
+
+
+@pytest.mark.parametrize("argument", ["--help", "version"])
+async def test_a_reader_that_has_gone_before_the_first_line_is_141(elsewhere: CommandLine, argument: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    assert await finished_writing_to(elsewhere, writer, argument) == (141, "")
+
+
+@pytest.mark.parametrize("argument", ["--help", "version"])
+async def test_an_output_that_is_full_is_one_line_and_status_4(elsewhere: CommandLine, argument: str) -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    expected = "callboard: No space left on device: standard output\n"
+    assert await finished_writing_to(elsewhere, full, argument) == (4, expected)
+
+
+@pytest.mark.parametrize("directory", ["file", "file/below", "/proc/x"])
+async def test_a_directory_that_cannot_be_is_one_line_and_status_2(elsewhere: CommandLine, directory: str) -> None:
+    (elsewhere.home / "file").touch()
+    assert_one_line_of_error(await elsewhere("dev", "--data-dir", directory), 2, directory)
+
+
+async def test_a_port_that_is_taken_is_named_with_status_4(elsewhere: CommandLine) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        done = await elsewhere("dev", "--data-dir", "mine", "--http-port", port)
+    assert (done.status, done.out) == (4, "")
+    complaint = done.err.splitlines()[-1]
+    assert complaint.startswith("callboard: ")
+    assert port in complaint
+    assert "address already in use" in complaint.lower()
+    assert "Traceback" not in done.err
 
 
 async def test_cancel_and_retry(orchestrator: ScriptedOrchestrator, callboard: CommandLine) -> None:

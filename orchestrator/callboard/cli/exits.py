@@ -1,5 +1,6 @@
 """How a command ends: the exit statuses, and an error as the one line that a person reads."""
 
+import errno
 from enum import IntEnum
 from typing import Final
 
@@ -40,6 +41,14 @@ _HINTS: Final = {
     "resource_limit": "try again later",
 }
 
+_WRONG_PLACE: Final = frozenset(
+    {
+        errno.EACCES, errno.EPERM, errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EROFS,
+        errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.EADDRNOTAVAIL,
+    }
+)  # fmt: skip
+"""What the system says of a path or address that will be as wrong the next time."""
+
 
 class UsageError(InvalidRequestError):
     """The command line asks for what cannot be."""
@@ -59,3 +68,16 @@ def line_of(error: OrchestratorError) -> str:
     """What happened, and what to do about it when the error itself does not say."""
     hint = _HINTS.get(error.code)
     return f"{error.message} ({hint})" if hint else error.message
+
+
+def status_of_system(error: OSError) -> ExitStatus:
+    """The exit status for what the system refused: a wrong path is the user's to mend, all else may work later."""
+    return ExitStatus.USAGE if error.errno in _WRONG_PLACE else ExitStatus.UNAVAILABLE
+
+
+def line_of_system(error: OSError) -> str:
+    """What the system refused, and for which path or address."""
+    # asyncio's errors name the address in their text, and Python's own time-out has no text at all.
+    what = error.strerror or str(error) or type(error).__name__
+    where = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    return ": ".join((what, " -> ".join(where))) if where else what

@@ -6,11 +6,12 @@ asked for and nothing else; an error is one line on standard error, never a trac
 
 import os
 import sys
-from typing import Final
+from contextlib import suppress
+from typing import Final, TextIO
 
 from cyclopts import App, CycloptsError, Group, Parameter
 
-from callboard.cli.exits import EXIT_HELP, ExitStatus, line_of, status_of
+from callboard.cli.exits import EXIT_HELP, ExitStatus, line_of, line_of_system, status_of, status_of_system
 from callboard.schemas.errors import OrchestratorError
 
 
@@ -79,10 +80,26 @@ def main() -> None:
 def run(tokens: list[str]) -> int:
     """Run one command line and say how it went: an `ExitStatus`, or what a command that it wraps returned."""
     try:
+        status = _run(tokens)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _discard(sys.stdout)
+        return ExitStatus.BROKEN_PIPE
+    except SystemExit as end:
+        # rich, which prints the help, makes this of a reader that has gone (`| head`).
+        if isinstance(end.__context__, BrokenPipeError):
+            return ExitStatus.BROKEN_PIPE
+        raise
+    except OSError as error:
+        return _complain_of_system(error)
+    return status
+
+
+def _run(tokens: list[str]) -> int:
+    try:
         if not set(tokens) - {_agent.name[0], *app.help_flags}:
             _load_summaries()
         outcome = app(tokens, print_error=False, exit_on_error=False)
-        sys.stdout.flush()
     except CycloptsError as error:
         command = " ".join((app.name[0], *(error.command_chain or ())))
         return _complain(f"{error} (see: {command} --help)", ExitStatus.USAGE)
@@ -90,10 +107,6 @@ def run(tokens: list[str]) -> int:
         return _complain(line_of(error), status_of(error))
     except KeyboardInterrupt:
         return ExitStatus.INTERRUPTED
-    except BrokenPipeError:
-        # The reader has gone (`| head`); the interpreter must not try to flush into the closed pipe again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitStatus.BROKEN_PIPE
     return outcome if isinstance(outcome, int) else ExitStatus.OK
 
 
@@ -105,8 +118,28 @@ def _load_summaries() -> None:
 
 def _complain(line: str, status: ExitStatus) -> int:
     sys.stdout.flush()
-    print(f"callboard: {_one_line(line)}", file=sys.stderr)  # noqa: T201 - this is the command line's output
+    try:
+        print(f"callboard: {_one_line(line)}", file=sys.stderr, flush=True)  # noqa: T201 - the command line's output
+    except OSError:
+        # There is nowhere left to say it; the status still does.
+        _discard(sys.stderr)
     return status
+
+
+def _complain_of_system(error: OSError) -> int:
+    try:
+        sys.stdout.flush()
+    except OSError as unwritten:
+        # What could not be written is still there: it was the output that failed.
+        _discard(sys.stdout)
+        return _complain(f"{line_of_system(unwritten)}: standard output", status_of_system(unwritten))
+    return _complain(line_of_system(error), status_of_system(error))
+
+
+def _discard(stream: TextIO) -> None:
+    """Let the interpreter's flush at its end go nowhere instead of failing once more."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _one_line(text: str) -> str:
