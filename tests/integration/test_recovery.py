@@ -7,14 +7,18 @@ import sys
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 from tests.support.replica import WITHIN_S, replica
 
 from callboard.agents import Agent, TaskContext
 from callboard.bus.client import Client
+from callboard.bus.connection import Bus, BusMessage, BusOptions
 from callboard.bus.embedded import EmbeddedNats
 from callboard.orchestrator.store.embedded import EmbeddedPostgres
 from callboard.schemas.errors import DatabaseOperationError
+from callboard.schemas.status import OwnerEvent
+from callboard.schemas.subjects import Subjects
 from callboard.schemas.vocabulary import DatabaseHealth, Outcome, TaskState
 
 if TYPE_CHECKING:
@@ -200,16 +204,21 @@ async def test_another_replica_takes_over_within_five_seconds_of_a_crash(
         replica(nats_server.url, database_url) as first,
         replica(nats_server.url, database_url),
         Client.connect(nats_server.url) as client,
+        await Bus.connect(BusOptions(servers=(nats_server.url,))) as bus,
         gate(nats_server.url) as at,
     ):
         before = (await client.status()).owner
         assert before.replica.endswith(f"-{first.pid}")
         task_id = (await client.submit("work", 1)).task_id
         await at.until_running(1)
+        announced: asyncio.Queue[BusMessage] = asyncio.Queue()
+        await bus.subscribe(Subjects().owner_event, announced.put_nowait)
+        await bus.flush()
         await first.kill()
         async with asyncio.timeout(5):
-            after = (await client.status(timeout_s=5)).owner
+            after = msgspec.json.decode((await announced.get()).data, type=OwnerEvent)
         assert after.epoch > before.epoch
+        assert (await client.status(timeout_s=WITHIN_S)).owner.epoch == after.epoch
         at.open(task_id)
         assert (await client.wait(task_id, timeout_s=WITHIN_S)).state is TaskState.SUCCEEDED
         assert at.runs == [task_id]

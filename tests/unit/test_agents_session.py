@@ -36,7 +36,7 @@ from callboard.schemas.errors import (
     UnavailableError,
     UnknownIncarnationError,
 )
-from callboard.schemas.tasks import Progress, TaskError
+from callboard.schemas.tasks import AttemptRef, Progress, TaskError
 
 ONE, TWO, THREE = ref(1), ref(2), ref(3)
 
@@ -387,6 +387,15 @@ def test_after_a_cancel_nothing_more_is_said_of_the_attempt() -> None:
     rig.tell(ev.HandlerSucceeded(ONE, b"1"))
     assert not rig.all(do.SendComplete)
     assert rig.offered(ONE) == AssignAnswer(accepted=False, reason="cancelled")
+    assert rig.offered(THREE).accepted
+
+
+def test_a_handler_that_does_not_end_when_told_to_is_asked_after_less_and_less_often() -> None:
+    rig = Rig(slots=1).registered().holding(ONE)
+    rig.tell(ev.CancelArrived("r", 1, ONE))
+    pauses = [rig.offered(AttemptRef(task_id=TWO.task_id, attempt=n)).retry_after_ms for n in range(10, 18)]
+    assert pauses == [100, 200, 400, 800, 1600, 3200, 5000, 5000]
+    rig.tell(ev.HandlerStopped(ONE))
     assert rig.offered(THREE).accepted
 
 

@@ -20,7 +20,7 @@ DEFAULT_TIMEOUT_S: Final = 30.0
 REPLY_S: Final = 5.0
 """How long one request waits for its answer."""
 _FIRST_PAUSE_S: Final = 0.1
-_LONGEST_PAUSE_S: Final = 2.0
+_LONGEST_PAUSE_S: Final = 1.0
 
 
 class Caller:

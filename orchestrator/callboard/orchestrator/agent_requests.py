@@ -12,7 +12,8 @@ from callboard.orchestrator.core.events import (
     ProgressReported,
     ResultReported,
 )
-from callboard.orchestrator.owner import RETRY_AFTER_MS, PoolOwner
+from callboard.orchestrator.owner import PoolOwner
+from callboard.orchestrator.reads import RETRY_AFTER_MS
 from callboard.schemas.agents import Complete, Fail, Heartbeat, HeartbeatAnswer, Leave, Register, ReportProgress
 from callboard.schemas.codec import check_size, checked_json, encode
 from callboard.schemas.errors import UnavailableError

@@ -12,12 +12,13 @@ Rules:
 import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
+from time import monotonic
 from typing import Any, Final
 
 import structlog
 
 from callboard.bus.connection import Bus
+from callboard.orchestrator.beside import Beside
 from callboard.orchestrator.clock import PoolClock
 from callboard.orchestrator.core.effects import Answer, Batch, Effect, LookUp, PublishTask, SendOffer
 from callboard.orchestrator.core.events import BatchCommitted, Event, ObservationResumed, TimeAdvanced
@@ -27,8 +28,9 @@ from callboard.orchestrator.core.settings import CoreSettings
 from callboard.orchestrator.hearing import Hearing
 from callboard.orchestrator.offers import AgentLink
 from callboard.orchestrator.outbox import Outbox
+from callboard.orchestrator.reads import RETRY_AFTER_MS, Reads
 from callboard.orchestrator.repeats import Repeat, answer_repeats
-from callboard.orchestrator.store.port import Committed, Lease, Store, StoreUnavailableError
+from callboard.orchestrator.store.port import Committed, Lease, OfferContent, Store
 from callboard.orchestrator.telemetry import Telemetry
 from callboard.orchestrator.tickets import Answerable, Fresh, Ticket, TicketBook
 from callboard.orchestrator.trust import Trust
@@ -41,7 +43,6 @@ from callboard.schemas.errors import (
     UnavailableError,
 )
 from callboard.schemas.subjects import Subjects
-from callboard.schemas.tasks import TaskDocument
 from callboard.schemas.vocabulary import AgentState, TaskState
 
 log = structlog.get_logger("callboard.orchestrator")
@@ -51,7 +52,7 @@ MAX_INBOX: Final = 20_000
 """Requests taken and not yet decided; beyond, they are refused at once."""
 MAX_UNWRITTEN: Final = 5_000
 """Tasks changed since the last commit began; beyond, no event is taken until it ends."""
-RETRY_AFTER_MS: Final = 1_000
+STALL_S: Final = 1.5
 STOP_S: Final = 5.0
 """How long a stopping owner tries to finish what is decided; without a database it may never come to that."""
 
@@ -86,7 +87,9 @@ class PoolOwner:
         self.counts: dict[TaskState, int] = {}
         self.passive_since_ms: int | None = None
         self.link = AgentLink(bus, subjects, epoch=lease.epoch, post=self.post)
-        self.waiters = Waiters(self.read_documents, self.spawn, most=max_waiters)
+        self._beside = Beside(lease.pool)
+        self._reads = Reads(store, lease.pool)
+        self.waiters = Waiters(self._reads.documents, self.spawn, most=max_waiters)
         self.outbox = Outbox(
             bus,
             subjects,
@@ -113,7 +116,7 @@ class PoolOwner:
         self._alarm: asyncio.TimerHandle | None = None
         self._effects: deque[Effect] = deque()
         self._fresh: dict[str, Fresh | None] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._turned_s = monotonic()
         self._stopping = False
         self._lost: str | None = None
 
@@ -167,20 +170,7 @@ class PoolOwner:
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run `work` beside the loop; it ends with the owner at the latest."""
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._reap)
-
-    async def read_documents(self, task_ids: list[str]) -> dict[str, TaskDocument]:
-        """Documents of tasks of this pool.
-
-        Raises:
-            UnavailableError: the database is away.
-        """
-        try:
-            return await self.store.documents(self.lease.pool, task_ids)
-        except StoreUnavailableError as error:
-            raise UnavailableError(str(error), retry_after_ms=RETRY_AFTER_MS) from error
+        self._beside.spawn(work)
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -256,9 +246,7 @@ class PoolOwner:
         await self._writer.stop()
         self.tickets.refuse_all(OutcomeUnknownError("the pool is changing owner", retry_after_ms=RETRY_AFTER_MS))
         await self.waiters.answer_all()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._beside.stop()
         await self.link.stop()
 
     @property
@@ -270,6 +258,7 @@ class PoolOwner:
 
     def _turn(self) -> None:
         self._note_activity()
+        self._note_stall()
         now_ms = self.clock.now_ms()
         if self._may_decide:
             self._take_events(now_ms)
@@ -283,11 +272,12 @@ class PoolOwner:
         return self.is_active and self.machine.unsealed_tasks < MAX_UNWRITTEN
 
     def _take_events(self, now_ms: int) -> None:
+        for _ in range(min(len(self._inbox), self._batch_max)):
+            self._effects.extend(self.machine.handle(self._inbox.popleft(), now_ms))
+        # After what was heard: who is judged by the time must not be one whose word waits in the inbox.
         due_ms = self.machine.next_due_ms()
         if due_ms is not None and due_ms <= now_ms:
             self._effects.extend(self.machine.handle(TimeAdvanced(), now_ms))
-        for _ in range(min(len(self._inbox), self._batch_max)):
-            self._effects.extend(self.machine.handle(self._inbox.popleft(), now_ms))
 
     def _write(self, now_ms: int) -> None:
         if self.is_active and self.machine.has_decisions:
@@ -336,6 +326,17 @@ class PoolOwner:
             self.tickets.refuse_all(OutcomeUnknownError(retry_after_ms=RETRY_AFTER_MS))
         self.telemetry.set_database(up=not down)
 
+    def _offer(self, offer: SendOffer, content: OfferContent) -> None:
+        if self._trust.holds:
+            self.outbox.offer(offer, content)
+
+    def _note_stall(self) -> None:
+        """We wake at least every half second: if we did not, we heard nobody, and nobody may be judged by that."""
+        turned_s, self._turned_s = self._turned_s, monotonic()
+        if self.is_active and self._turned_s - turned_s > STALL_S:
+            log.warning("stalled", pool=self.lease.pool, seconds=round(self._turned_s - turned_s, 3))
+            self._effects.extend(self.machine.handle(ObservationResumed(), self.clock.now_ms()))
+
     # -- effects -----------------------------------------------------------------------------------------------------
 
     def _settle(self, batch: Batch, committed: Committed) -> None:
@@ -382,7 +383,7 @@ class PoolOwner:
                 else:
                     self.outbox.offer(effect, fresh.content)
             elif isinstance(effect, LookUp):
-                self.spawn(self._look_up(effect))
+                self.spawn(self._reads.look_up(effect, self.post))
             else:
                 if isinstance(effect, Answer) and effect.task_id is not None:
                     self._fresh.pop(effect.task_id, None)
@@ -392,33 +393,7 @@ class PoolOwner:
         if finished:
             self.waiters.finished(finished)
         if missing:
-            self.spawn(self._offer_from_store(missing))
-
-    async def _offer_from_store(self, offers: list[SendOffer]) -> None:
-        try:
-            contents = await self.store.offers([offer.task_id for offer in offers])
-        except StoreUnavailableError as error:
-            log.info("offers wait for the database", pool=self.lease.pool, reason=str(error))
-            return  # the core repeats them
-        for offer in offers:
-            content = contents.get(offer.task_id)
-            if content is not None and self._trust.holds:
-                self.outbox.offer(offer, content)
-
-    async def _look_up(self, effect: LookUp) -> None:
-        event = effect.event
-        try:
-            looked = await self.store.look_up(self.lease.pool, event.task_id)
-        except StoreUnavailableError as error:
-            if isinstance(event.ticket, Ticket):
-                event.ticket.refuse(UnavailableError(str(error), retry_after_ms=RETRY_AFTER_MS))
-            return
-        self.post(replace(event, looked=looked))
-
-    def _reap(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("work beside the loop failed", pool=self.lease.pool, exc_info=error)
+            self.spawn(self._reads.offer(missing, self._offer))
 
 
 def _counts_less_refused(batch: Batch, committed: Committed) -> dict[TaskState, int]:

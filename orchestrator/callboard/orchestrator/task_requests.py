@@ -10,7 +10,8 @@ from callboard.orchestrator.config import SizeLimits
 from callboard.orchestrator.core.events import CancelRequested, CompletionRequested, TasksSubmitted, TaskSubmitted
 from callboard.orchestrator.ids import TaskIds
 from callboard.orchestrator.many import Many
-from callboard.orchestrator.owner import RETRY_AFTER_MS, PoolOwner
+from callboard.orchestrator.owner import PoolOwner
+from callboard.orchestrator.reads import RETRY_AFTER_MS
 from callboard.orchestrator.store.port import Original, StoreUnavailableError
 from callboard.orchestrator.submissions import Submissions
 from callboard.schemas.codec import checked_json, decode

@@ -22,6 +22,8 @@ LAST_WORDS_MS: Final = 1_000
 """How long handlers that were told to end, and reports, may take before the session leaves without them."""
 LEAVE_TIMEOUT_MS: Final = 1_000
 SOON_MS: Final = 100
+LONGEST_PATIENCE_MS: Final = 5_000
+"""A handler that does not end when it is told to must not make its agent a place of endless offers."""
 
 _ACCEPTED = AssignAnswer(accepted=True)
 _CANCELLED = AssignAnswer(accepted=False, reason="cancelled")
@@ -55,6 +57,7 @@ class Session:
         self._stop_at_ms: int | None = None
         self._leave_at_ms: int | None = None
         self._now_ms = 0
+        self._patience_ms = SOON_MS
         self._effects: list[do.Effect] = []
 
     @property
@@ -197,6 +200,7 @@ class Session:
             known = self._decline(offer.type)
             if known is None:
                 self._ledger.accept(ref)
+                self._patience_ms = SOON_MS
                 self._do(do.AnswerOffer(event.reply, _ACCEPTED), do.StartHandler(ref, offer))
                 return
             self._remember(ref, known)
@@ -215,9 +219,15 @@ class Session:
         if self._config.types is not None and task_type not in self._config.types:
             return AssignAnswer(accepted=False, reason=DeclineReason.UNSUPPORTED)
         if self._ledger.is_full:
-            soon = SOON_MS if self._ledger.is_winding_down else None
-            return AssignAnswer(accepted=False, reason=DeclineReason.BUSY, retry_after_ms=soon)
+            return AssignAnswer(accepted=False, reason=DeclineReason.BUSY, retry_after_ms=self._soon_ms())
         return None
+
+    def _soon_ms(self) -> int | None:
+        """When a cancelled handler will have ended: soon at first, and later each time that it had not."""
+        if not self._ledger.is_winding_down:
+            return None
+        soon_ms, self._patience_ms = self._patience_ms, min(self._patience_ms * 2, LONGEST_PATIENCE_MS)
+        return soon_ms
 
     def _remember(self, ref: AttemptRef, answer: AssignAnswer) -> None:
         keep_ms = max(self._presence.lease_ms, MEMORY_MS)

@@ -1,0 +1,60 @@
+"""What the owner reads for its effects; a database that is away costs a repetition, never a decision."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+import structlog
+
+from callboard.orchestrator.core.effects import LookUp, SendOffer
+from callboard.orchestrator.core.events import Event
+from callboard.orchestrator.store.port import OfferContent, Store, StoreUnavailableError
+from callboard.orchestrator.tickets import Ticket
+from callboard.schemas.errors import UnavailableError
+from callboard.schemas.tasks import TaskDocument
+
+log = structlog.get_logger("callboard.orchestrator")
+
+RETRY_AFTER_MS: Final = 1_000
+
+
+class Reads:
+    """Reads of one pool."""
+
+    def __init__(self, store: Store, pool: str) -> None:
+        self._store = store
+        self._pool = pool
+
+    async def documents(self, task_ids: list[str]) -> dict[str, TaskDocument]:
+        """Documents by task id.
+
+        Raises:
+            UnavailableError: the database is away.
+        """
+        try:
+            return await self._store.documents(self._pool, task_ids)
+        except StoreUnavailableError as error:
+            raise UnavailableError(str(error), retry_after_ms=RETRY_AFTER_MS) from error
+
+    async def offer(self, offers: list[SendOffer], send: Callable[[SendOffer, OfferContent], None]) -> None:
+        """Read what these offers carry and `send` each; one whose task is no longer live is dropped."""
+        try:
+            contents = await self._store.offers([offer.task_id for offer in offers])
+        except StoreUnavailableError as error:
+            log.info("offers wait for the database", pool=self._pool, reason=str(error))
+            return  # the core repeats them
+        for offer in offers:
+            content = contents.get(offer.task_id)
+            if content is not None:
+                send(offer, content)
+
+    async def look_up(self, effect: LookUp, post: Callable[[Event], None]) -> None:
+        """Read the task of an event and hand the event in again."""
+        event = effect.event
+        try:
+            looked = await self._store.look_up(self._pool, event.task_id)
+        except StoreUnavailableError as error:
+            if isinstance(event.ticket, Ticket):
+                event.ticket.refuse(UnavailableError(str(error), retry_after_ms=RETRY_AFTER_MS))
+            return
+        post(replace(event, looked=looked))
