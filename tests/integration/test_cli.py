@@ -300,6 +300,15 @@ async def test_a_task_that_is_not_final_in_time_is_status_4(
     assert_one_line_of_error(done, 4, "is running and goes on", f"callboard wait {TASK_ID}")
 
 
+async def test_a_wait_that_breaks_off_names_the_task_and_how_to_wait_for_it(
+    orchestrator: ScriptedOrchestrator, callboard: CommandLine
+) -> None:
+    orchestrator.on("tasks.submit", SUBMITTED).on("tasks.wait", UnavailableError("away: nothing was sent"))
+    done = await callboard("submit", "t", "--wait", "--timeout", "300ms")
+    assert_one_line_of_error(done, 4, TASK_ID, "away; the task goes on", f"callboard wait {TASK_ID}")
+    assert "nothing was sent" not in done.err
+
+
 async def test_an_interrupted_wait_is_130_and_says_that_the_task_goes_on(
     orchestrator: ScriptedOrchestrator, callboard: CommandLine
 ) -> None:

@@ -13,7 +13,7 @@ from msgspec import UnsetType
 from callboard.bus.client import Client, failure_of
 from callboard.cli.exits import ExitStatus
 from callboard.cli.output import plain, print_json, print_line, print_note
-from callboard.schemas.errors import OutcomeUnknownError
+from callboard.schemas.errors import OutcomeUnknownError, UnavailableError
 from callboard.schemas.tasks import TaskDocument
 from callboard.schemas.vocabulary import TaskState
 
@@ -26,7 +26,7 @@ async def follow(client: Client, task_id: str, *, within_ms: int | None, json: b
 
     Raises:
         TaskFailedError: it ended without success.
-        OutcomeUnknownError: it had not ended within `within_ms`.
+        OutcomeUnknownError: it had not ended within `within_ms`, or the wait broke off.
     """
     within_s = None if within_ms is None else within_ms / 1000
     try:
@@ -37,6 +37,11 @@ async def follow(client: Client, task_id: str, *, within_ms: int | None, json: b
     except asyncio.CancelledError:
         print_note(f"the task goes on; see: callboard wait {task_id}")
         raise
+    except (UnavailableError, OutcomeUnknownError) as error:
+        # What was not sent is one more question about the task; the task itself was accepted long ago.
+        reason = error.message.removesuffix(": nothing was sent")
+        goes_on = f"the task goes on; see: callboard wait {task_id}"
+        raise OutcomeUnknownError(f"the wait for task {task_id} broke off: {reason}; {goes_on}") from None
     if not task.state.is_final:
         raise OutcomeUnknownError(f"task {task_id} is {task.state} and goes on; see: callboard wait {task_id}")
     if json:
