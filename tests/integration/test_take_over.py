@@ -1,0 +1,170 @@
+"""Taking a pool: only who hears the bus tries, and who loads a deep queue keeps the lease meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from callboard.bus.connection import Bus, BusChange, BusState
+from callboard.bus.embedded import EmbeddedNats
+from callboard.bus.options import BusOptions
+from callboard.orchestrator.config import OrchestratorConfig, OrchestratorMode
+from callboard.orchestrator.ids import TaskIds
+from callboard.orchestrator.keeper import PoolKeeper, Premises
+from callboard.orchestrator.launcher import Launcher
+from callboard.orchestrator.metrics import Metrics
+from callboard.orchestrator.status import ProcessFacts
+from callboard.orchestrator.store.memory import MemoryStore
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from callboard.orchestrator.core.changes import Snapshot
+    from callboard.orchestrator.store.port import Lease, Store
+
+pytestmark = pytest.mark.anyio
+
+WITHIN_S = 20.0
+
+
+@asynccontextmanager
+async def keeping(bus: Bus, store: Store) -> AsyncIterator[PoolKeeper]:
+    """A replica's stand for the pool `default`."""
+    config = OrchestratorConfig(mode=OrchestratorMode.TEST)
+    premises = Premises(
+        config=config,
+        bus=bus,
+        store=store,
+        launcher=Launcher(config, agent_environment={}),
+        metrics=Metrics(),
+        ids=TaskIds(),
+        facts=ProcessFacts(mode=config.mode, version="0", started_ms=0),
+        holder="me",
+    )
+    keeper = PoolKeeper("default", premises)
+    running = asyncio.create_task(keeper.run())
+    try:
+        yield keeper
+    finally:
+        await keeper.stop()
+        async with asyncio.timeout(WITHIN_S):
+            await running
+
+
+class Ears(Bus):
+    """A bus that tells how often it was asked whether it hears."""
+
+    asked = 0
+    tried: asyncio.Event
+
+    async def rtt(self, timeout_s: float = WITHIN_S) -> float:
+        self.asked += 1
+        if self.asked > 2:
+            self.tried.set()
+        return await super().rtt(timeout_s)
+
+
+class Wanted(MemoryStore):
+    """A store that notes who wants the lease."""
+
+    def __init__(self, tried: asyncio.Event) -> None:
+        super().__init__(key_retention_ms=1000)
+        self.tried = tried
+        self.tries = 0
+
+    async def acquire(self, pool: str, *, holder: str, replica: str, lease_ms: int) -> Lease | None:
+        self.tries += 1
+        self.tried.set()
+        return await super().acquire(pool, holder=holder, replica=replica, lease_ms=lease_ms)
+
+
+async def test_a_replica_that_is_deaf_on_the_bus_leaves_the_pool_to_others(tmp_path: Path) -> None:
+    changes: asyncio.Queue[BusChange] = asyncio.Queue()
+    server = EmbeddedNats(tmp_path, token=None)
+    await server.start()
+    try:
+        async with await Ears.connect(BusOptions(servers=(server.url,)), on_change=changes.put_nowait) as bus:
+            bus.tried = asyncio.Event()
+            store = Wanted(bus.tried)
+            await server.stop()
+            async with asyncio.timeout(WITHIN_S):
+                while (await changes.get()).state is not BusState.DISCONNECTED:
+                    pass
+                async with keeping(bus, store) as keeper:
+                    await bus.tried.wait()
+                    assert store.tries == 0
+                    await server.start()
+                    await keeper.owned.wait()
+                    assert keeper.owner is not None
+                    assert keeper.owner.lease.epoch == 1
+    finally:
+        await server.stop()
+
+
+class Deep(MemoryStore):
+    """A store whose loading ends when the lease was renewed meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__(key_retention_ms=1000)
+        self.loading = asyncio.Event()
+        self.renewed = asyncio.Event()
+
+    async def renew(self, lease: Lease, *, lease_ms: int) -> Lease:
+        renewed = await super().renew(lease, lease_ms=lease_ms)
+        self.renewed.set()
+        return renewed
+
+    async def load(self, lease: Lease) -> Snapshot:
+        self.loading.set()
+        await self.renewed.wait()
+        return await super().load(lease)
+
+
+async def test_the_lease_is_renewed_while_a_deep_queue_is_loaded(nats_server: EmbeddedNats) -> None:
+    store = Deep()
+    async with (
+        await Bus.connect(BusOptions(servers=(nats_server.url,))) as bus,
+        keeping(bus, store) as keeper,
+        asyncio.timeout(WITHIN_S),
+    ):
+        await keeper.owned.wait()
+        assert store.renewed.is_set()
+
+
+class Endless(Deep):
+    """A store that never stops loading."""
+
+    async def load(self, lease: Lease) -> Snapshot:
+        self.loading.set()
+        await asyncio.Event().wait()
+        return await super().load(lease)
+
+
+async def test_a_stop_does_not_wait_for_a_deep_queue_to_be_loaded(nats_server: EmbeddedNats) -> None:
+    store = Endless()
+    async with (
+        asyncio.timeout(WITHIN_S),
+        await Bus.connect(BusOptions(servers=(nats_server.url,))) as bus,
+        keeping(bus, store) as keeper,
+    ):
+        await store.loading.wait()
+        assert keeper.is_loading
+    assert await store.acquire("default", holder="next", replica="next", lease_ms=1000) is not None
+
+
+async def test_whoever_lost_the_lease_while_loading_lets_go(nats_server: EmbeddedNats) -> None:
+    store = Endless()
+    async with (
+        asyncio.timeout(WITHIN_S),
+        await Bus.connect(BusOptions(servers=(nats_server.url,))) as bus,
+        keeping(bus, store) as keeper,
+    ):
+        await store.loading.wait()
+        store.loading.clear()
+        await store.acquire("default", holder="me", replica="again", lease_ms=60_000)
+        await store.loading.wait()  # fenced by its renewal, it took the pool anew
+        assert keeper.is_loading
