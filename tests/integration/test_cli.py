@@ -196,6 +196,23 @@ async def test_the_payload_may_come_from_a_file_standard_input_or_plain_text(
         (["agent", "exec", "--capability", "lint"], ["after --"]),
         (["list", "--limit", "many"], ["--limit", '"many"']),
         (["config", "--mode", "prod"], ["mode", "prod"]),
+        (["config", "--config", "absent.toml"], ["absent.toml", "No such file"]),
+        (["list", "--data-dir", ""], ["--data-dir", "must not be empty"]),
+        (["list", "--nats-url", ""], ["--nats-url", "must not be empty"]),
+        (["submit", "t", "--key", ""], ["--key", "must not be empty"]),
+        (["get", "--key", ""], ["--key", "must not be empty"]),
+        (["dev", "--nats-port", "70000"], ["--nats-port", "70000", "between 0 and 65535"]),
+        (["dev", "--http-port", "-1"], ["--http-port", "-1", "between 0 and 65535"]),
+        (["submit", "t", "--within", "3s"], ["--within", "--wait"]),
+        (["submit", "t", "--priorty", "high"], ["unknown option '--priorty'"]),
+        (["submit", "t", "--wiat", "--text"], ["unknown option '--wiat'"]),
+        (["agent", "exec", "--capabilty", "x", "--", "cat"], ["unknown option '--capabilty'", "after --"]),
+        (["submit", "t", "--ttl", "-5s"], ["--ttl", "'-5s'", "must not be negative"]),
+        (["list", "--timeout", "-1s"], ["--timeout", "'-1s'", "must not be negative"]),
+        (["submit", "t", "--max-attempts", "0"], ["--max-attempts", '"0"', "between 1 and 1000"]),
+        (["list", "--limit", "0"], ["--limit", '"0"', "between 1 and 500"]),
+        (["agents", "--limit", "501"], ["--limit", '"501"', "between 1 and 500"]),
+        (["spawn", "tester", "--slots", "0"], ["--slots", '"0"', "between 1 and 10000"]),
     ],
 )
 async def test_a_mistake_on_the_command_line_is_one_line_and_status_2(
@@ -561,6 +578,13 @@ async def test_agent_exec_makes_an_agent_of_a_command_until_it_is_terminated(
     assert orchestrator.requests["agent.complete"][0]["result"] == 5
     assert orchestrator.arrived["agent.leave"].is_set()
     assert (process.returncode, out) == (0, b"")
+
+
+async def test_agent_exec_tries_an_address_that_nobody_gave_once(elsewhere: CommandLine) -> None:
+    file = elsewhere.home / ".local/share/callboard/callboard.json"
+    file.parent.mkdir(parents=True)
+    file.write_text('{"nats_url": "nats://127.0.0.1:1", "pid": 4242}')
+    assert_one_line_of_error(await elsewhere("agent", "exec", "--", "ls"), 4, "process 4242", "127.0.0.1:1")
 
 
 async def test_version_and_help_need_no_server(elsewhere: CommandLine) -> None:

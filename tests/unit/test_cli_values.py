@@ -26,6 +26,11 @@ def test_what_is_no_duration_is_named(text: str) -> None:
         parse_duration_ms(text)
 
 
+def test_a_negative_duration_is_called_so() -> None:
+    with pytest.raises(ValueError, match="'-5s': a duration must not be negative"):
+        parse_duration_ms("-5s")
+
+
 def test_pairs_keep_what_follows_the_first_equals_sign() -> None:
     assert parse_pairs(["a=1", "b=c=d", "e="], "--metadata") == {"a": "1", "b": "c=d", "e": ""}
     assert parse_pairs(None, "--metadata") == {}

@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from callboard.cli.connection import HERE, Connection, options_of, run
+from callboard.cli.connection import HERE, Connection, connected, options_of, run
 from callboard.cli.exits import UsageError
-from callboard.cli.values import DurationMs, Names, parse_label, parse_pairs
+from callboard.cli.values import DurationMs, Names, Slots, parse_label, parse_pairs
 
 
 def agent_exec(
@@ -16,7 +16,7 @@ def agent_exec(
     type: Names = None,  # noqa: A002 - the protocol's field
     agent_id: str | None = None,
     role: str | None = None,
-    slots: int | None = None,
+    slots: Slots | None = None,
     label: Names = None,
     output: Literal["text", "json"] = "text",
     run_timeout: DurationMs | None = None,
@@ -45,10 +45,11 @@ def agent_exec(
     """
     if not command:
         raise UsageError("give the command to run, after --; for example: callboard agent exec -- wc -c")
+    if command[0].startswith("-"):
+        raise UsageError(f"unknown option {command[0]!r}; the command to run goes after --")
     from callboard.agents.exec import ExecAgent  # noqa: PLC0415 - nats is not needed for --help
 
-    _log_to_stderr()
-    options, _advice = options_of(to)
+    options, advice = options_of(to)
     labels = {name: parse_label(value) for name, value in parse_pairs(label, "--label").items()}
     agent = ExecAgent(
         command,
@@ -64,10 +65,21 @@ def agent_exec(
         timeout_s=None if run_timeout is None else run_timeout / 1000,
         grace_s=grace / 1000,
     )
-    run(agent.run(options))
+
+    async def serve() -> None:
+        if advice:
+            # Nobody gave this address: wait for ever only for one that has answered.
+            async with connected(to):
+                pass
+        _log_to_stderr()
+        await agent.run(options)
+
+    run(serve())
 
 
 def _log_to_stderr() -> None:
     import structlog  # noqa: PLC0415 - not needed for --help
 
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(0), logger_factory=structlog.PrintLoggerFactory(sys.stderr)
+    )

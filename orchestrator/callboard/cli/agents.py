@@ -2,7 +2,7 @@
 
 from callboard.cli.connection import HERE, Connection, connected, run
 from callboard.cli.output import ago, plain, print_fields, print_json, print_line, print_note, print_table
-from callboard.cli.values import DurationMs, Names, parse_label, parse_pairs
+from callboard.cli.values import DurationMs, Names, PageSize, Slots, parse_label, parse_pairs
 from callboard.schemas.agents import AgentChange
 from callboard.schemas.vocabulary import AgentState
 
@@ -13,7 +13,7 @@ def agents(
     *,
     state: AgentState | None = None,
     capability: str | None = None,
-    limit: int | None = None,
+    limit: PageSize | None = None,
     cursor: str | None = None,
     all: bool = False,  # noqa: A002 - the option's name
     json: bool = False,
@@ -101,7 +101,7 @@ def spawn(
     *,
     capability: Names = None,
     agent_id: str | None = None,
-    slots: int | None = None,
+    slots: Slots | None = None,
     label: Names = None,
     env: Names = None,
     json: bool = False,

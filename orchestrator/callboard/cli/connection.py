@@ -20,7 +20,7 @@ from cyclopts import Group, Parameter
 
 from callboard.cli.exits import UsageError
 from callboard.cli.output import print_note
-from callboard.cli.values import DurationMs
+from callboard.cli.values import DurationMs, FilePath, Text
 from callboard.schemas.errors import UnavailableError
 from callboard.schemas.names import is_pool
 from callboard.schemas.subjects import DEFAULT_POOL, DEFAULT_PREFIX
@@ -41,15 +41,15 @@ _NATS_VARIABLES: Final = ("NATS_URL", "NATS_CONTEXT")
 class Connection:
     """The options that every client command has."""
 
-    nats_url: str | None = None
+    nats_url: Text | None = None
     """Address of NATS, nats://host:port; several with commas. Else NATS_URL, NATS_CONTEXT, ..., or a running `dev`."""
-    context: str | None = None
+    context: Text | None = None
     """A context of the `nats` command to take address and credentials from. [env var: NATS_CONTEXT]"""
     pool: Annotated[str, Parameter(env_var="CALLBOARD_POOL")] = DEFAULT_POOL
     """The pool whose tasks and agents are meant."""
     prefix: Annotated[str, Parameter(env_var="CALLBOARD_PREFIX")] = DEFAULT_PREFIX
     """The first token of all subjects."""
-    data_dir: Annotated[Path | None, Parameter(env_var="CALLBOARD_DATA_DIR")] = None
+    data_dir: Annotated[FilePath | None, Parameter(env_var="CALLBOARD_DATA_DIR")] = None
     """Where `callboard dev` keeps its state; its address is used when none is given."""
     timeout: DurationMs = 10_000
     """How long NATS and the orchestrator may be away before the command gives up."""

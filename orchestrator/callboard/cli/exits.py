@@ -26,7 +26,7 @@ EXIT_HELP: Final = """\
 Exit status:
   0    done; with a wait: the task succeeded
   1    the awaited task failed, was cancelled, expired or quarantined
-  2    the command line or the configuration is wrong
+  2    the command line or the configuration is wrong, or a path cannot be used
   3    refused or not found: repeating it will not help
   4    unavailable, over a limit, or not known in time: it may work later
   130  interrupted

@@ -3,21 +3,20 @@
 Each hands over to the room that does the work and returns its exit status; nothing of the server is imported before.
 """
 
-from pathlib import Path
-
 import msgspec
 
 from callboard.cli.connection import default_data_dir
 from callboard.cli.output import print_json, print_line, print_table
+from callboard.cli.values import FilePath, Port
 from callboard.schemas.errors import DatabaseOperationError, OrchestratorError, UnavailableError
 
 
 def dev(
     *,
-    data_dir: Path | None = None,
-    nats_port: int = 0,
-    http_port: int = 0,
-    config: Path | None = None,
+    data_dir: FilePath | None = None,
+    nats_port: Port = 0,
+    http_port: Port = 0,
+    config: FilePath | None = None,
 ) -> int:
     """Run everything on this machine: a NATS server, a Postgres, the migrations, the orchestrator.
 
@@ -40,7 +39,7 @@ def dev(
         raise UnavailableError(str(error)) from None
 
 
-def serve(*, config: Path | None = None) -> int:
+def serve(*, config: FilePath | None = None) -> int:
     """Run the orchestrator against existing servers, as NATS_URL (or NATS_CONTEXT, ...) and DATABASE_URL say.
 
     Args:
@@ -51,7 +50,7 @@ def serve(*, config: Path | None = None) -> int:
     return run_serve(config_file=config)
 
 
-def migrate(*, database_url: str | None = None, config: Path | None = None) -> int:
+def migrate(*, database_url: str | None = None, config: FilePath | None = None) -> int:
     """Bring the database's tables up to date; several at once are safe.
 
     Args:
@@ -68,19 +67,19 @@ def migrate(*, database_url: str | None = None, config: Path | None = None) -> i
         raise DatabaseOperationError(f"the database could not be brought up to date: {error}") from error
 
 
-def config(*, file: Path | None = None, mode: str | None = None, json: bool = False) -> None:
+def config(*, config: FilePath | None = None, mode: str | None = None, json: bool = False) -> None:
     """Print the effective configuration and where each setting comes from, secrets hidden.
 
     Every mistake in it is reported at once.
 
     Args:
-        file: A TOML file with settings; the environment overrides it.
+        config: A TOML file with settings; the environment overrides it.
         mode: The preset to start from: development, staging, production or test.
         json: Print it as one JSON document.
     """
     from callboard.orchestrator.config import describe, load_config  # noqa: PLC0415 - see the module's rule
 
-    loaded = load_config(file=file, arguments={"mode": mode})
+    loaded = load_config(file=config, arguments={"mode": mode})
     settings = describe(loaded.config, loaded.sources)
     if json:
         print_json(settings)

@@ -1,38 +1,47 @@
 """The command that submits a task."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 
 from callboard.cli.connection import HERE, Connection, connected, run
 from callboard.cli.exits import ExitStatus, UsageError
 from callboard.cli.output import print_json, print_line, print_note
-from callboard.cli.values import DurationMs, Names, Strategy, parse_pairs
+from callboard.cli.values import DurationMs, FilePath, MaxAttempts, Names, Strategy, Text, parse_pairs
 from callboard.schemas.tasks import NULL
 from callboard.schemas.vocabulary import TaskPriority
 
 _GLIMPSE: Final = 40
 
 
+def _no_option(_type: Any, tokens: Sequence[Token]) -> str:  # noqa: ANN401 - the converter's contract
+    """A payload may begin with a hyphen (`-`, `-1`), but none with two: that is an option with a slip in its name."""
+    text = tokens[0].value
+    if text.startswith("--"):
+        raise ValueError(f"unknown option {text!r}; a payload that begins so can be given as standard input, with -")
+    return text
+
+
 def submit(
     type: str,  # noqa: A002 - the protocol's field
-    payload: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
+    payload: Annotated[str | None, Parameter(converter=_no_option, n_tokens=1, allow_leading_hyphen=True)] = None,
     /,
     *,
-    file: Annotated[Path | None, Parameter(name=("--file", "-f"))] = None,
+    file: Annotated[FilePath | None, Parameter(name=("--file", "-f"))] = None,
     text: bool = False,
     description: str | None = None,
     priority: TaskPriority | None = None,
     capability: Names = None,
     role: str | None = None,
     agent: str | None = None,
-    key: str | None = None,
+    key: Text | None = None,
     metadata: Names = None,
     strategy: Strategy = None,
-    max_attempts: int | None = None,
+    max_attempts: MaxAttempts | None = None,
     delay: DurationMs | None = None,
     ttl: DurationMs | None = None,
     run_timeout: DurationMs | None = None,
@@ -67,6 +76,8 @@ def submit(
         json: Print the answer (with --wait the task) as one JSON document.
         to: How the orchestrator is reached.
     """
+    if within is not None and not wait:
+        raise UsageError("--within bounds a wait: give --wait too")
     raw = _payload(payload, file, text=text)
 
     async def ask() -> int:

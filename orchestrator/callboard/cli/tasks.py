@@ -3,11 +3,11 @@
 from callboard.cli.connection import HERE, Connection, connected, run
 from callboard.cli.exits import UsageError
 from callboard.cli.output import print_json, print_line, print_note, print_table
-from callboard.cli.values import DurationMs
+from callboard.cli.values import DurationMs, PageSize, Text
 from callboard.schemas.vocabulary import TaskState
 
 
-def get(task_id: str | None = None, /, *, key: str | None = None, json: bool = False, to: Connection = HERE) -> None:
+def get(task_id: str | None = None, /, *, key: Text | None = None, json: bool = False, to: Connection = HERE) -> None:
     """Show one task: its state, its attempts, its payload and result.
 
     Args:
@@ -34,7 +34,7 @@ def list_tasks(
     state: TaskState | None = None,
     type: str | None = None,  # noqa: A002 - the option's name
     agent: str | None = None,
-    limit: int | None = None,
+    limit: PageSize | None = None,
     cursor: str | None = None,
     all: bool = False,  # noqa: A002 - the option's name
     json: bool = False,

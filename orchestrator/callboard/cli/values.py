@@ -1,12 +1,14 @@
-"""How values are written on the command line: durations, `key=value` pairs, payloads."""
+"""How values are written on the command line, and which are none: durations, numbers, texts, `key=value` pairs."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 from cyclopts import Parameter, Token
 
 from callboard.cli.exits import UsageError
+from callboard.schemas.limits import LIST_LIMIT
 from callboard.schemas.vocabulary import TaskAssignmentStrategy
 
 _UNITS_MS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -17,8 +19,10 @@ def parse_duration_ms(text: str) -> int:
     """Milliseconds of `500ms`, `10s`, `1.5m`, `1h30m`.
 
     Raises:
-        ValueError: it is not written so.
+        ValueError: it is not written so, or negative.
     """
+    if text.startswith("-") and _PART.match(text, 1):
+        raise ValueError(f"{text!r}: a duration must not be negative")
     parts = _PART.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise ValueError(f"{text!r} is not a duration; write 500ms, 10s, 5m, 2h or 1d")
@@ -35,9 +39,58 @@ def _default_duration(milliseconds: int | None) -> str | None:
 
 DurationMs = Annotated[
     int,
-    Parameter(converter=_duration, accepts_keys=False, n_tokens=1, metavar="DURATION", show_default=_default_duration),
+    Parameter(
+        converter=_duration,
+        accepts_keys=False,
+        n_tokens=1,
+        # So that a negative one comes here and is called so, instead of being taken for an option.
+        allow_leading_hyphen=True,
+        metavar="DURATION",
+        show_default=_default_duration,
+    ),
 ]
 """An option that takes a duration; the command gets milliseconds."""
+
+
+def _between(low: int, high: int) -> Callable[[Any, Any], None]:
+    def check(_type: Any, value: Any) -> None:  # noqa: ANN401 - the validator's contract
+        if isinstance(value, int) and not low <= value <= high:
+            raise ValueError(f"must be between {low} and {high}")
+
+    return check
+
+
+Port = Annotated[int, Parameter(validator=_between(0, 65_535))]
+"""A TCP port; 0 takes a free one."""
+
+PageSize = Annotated[int, Parameter(validator=_between(1, LIST_LIMIT))]
+"""How many for a page (protocol, section 5)."""
+
+Slots = Annotated[int, Parameter(validator=_between(1, 10_000))]
+"""How many tasks an agent runs at once, as `callboard.schemas.names.Slots`."""
+
+MaxAttempts = Annotated[int, Parameter(validator=_between(1, 1_000))]
+"""How many attempts may fail, as the field of a submit."""
+
+
+def _not_empty(_type: Any, value: Any) -> None:  # noqa: ANN401 - the validator's contract
+    if value == "":
+        raise ValueError("must not be empty")
+
+
+Text = Annotated[str, Parameter(validator=_not_empty)]
+"""A text that is not empty: an empty one is most often a variable of a script that is not set."""
+
+
+def _path(_type: Any, tokens: Sequence[Token]) -> Path:  # noqa: ANN401 - the converter's contract
+    if not tokens[0].value:
+        # Python takes the empty path for the current directory.
+        raise ValueError("a path must not be empty")
+    return Path(tokens[0].value)
+
+
+FilePath = Annotated[Path, Parameter(converter=_path, accepts_keys=False, n_tokens=1)]
+"""A path that is not empty."""
 
 Names = Annotated[list[str] | None, Parameter(negative=(), consume_multiple=False)]
 """An option that may be given several times."""
