@@ -22,6 +22,7 @@ from callboard.agents.session.effects import Exit
 from callboard.agents.settings import AgentSettings
 from callboard.agents.signals import ending_on_signals
 from callboard.bus.context import options_from_environment
+from callboard.bus.logs import default_to_standard_error
 from callboard.bus.options import BusOptions
 from callboard.schemas.errors import ConfigurationError, from_body
 from callboard.schemas.labels import LabelValue
@@ -181,6 +182,7 @@ class Agent:
     def _begin(self, url: str | BusOptions | None) -> None:
         if self._handlers.types == frozenset():
             raise ConfigurationError("the agent has no handler: decorate one with @agent.task(...)")
+        default_to_standard_error()
         options = url if isinstance(url, BusOptions) else options_from_environment(url=url)
         if options.inbox_prefix == _COMMON_INBOX:
             # The one inbox that an agent's user may listen to (protocol, section 1).

@@ -12,9 +12,7 @@ Rules:
 
 import asyncio
 import contextlib
-import logging
 import random
-import sys
 from collections.abc import Callable, Mapping
 from time import monotonic
 from types import TracebackType
@@ -24,6 +22,7 @@ import structlog
 from nats.nuid import NUID
 
 from callboard.bus.link import SLOW_BYTES, Link
+from callboard.bus.logs import default_to_standard_error
 from callboard.bus.messages import BusChange, BusMessage, BusState, NoRespondersError
 from callboard.bus.options import BusOptions, address
 from callboard.bus.requests import PendingRequests
@@ -104,7 +103,7 @@ class Bus:
             ConfigurationError: the options cannot be used; never retried.
             UnavailableError: no server could be reached (only without `wait`).
         """
-        _log_to_standard_error()
+        default_to_standard_error()
         bus = cls(options or BusOptions(), on_change)
         bus._options.ssl_context()  # a certificate that cannot be read is found here, not in the background
         link = await bus._dial(first=True, wait=wait)
@@ -329,12 +328,3 @@ class Bus:
             subscription.deliver(message)
         except Exception:
             log.exception("a delivery failed", subject=message.subject)
-
-
-def _log_to_standard_error() -> None:
-    """Unless the program has set its logging up: what it prints itself is not ours to mix into."""
-    if not structlog.is_configured():
-        structlog.configure(
-            wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-            logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        )

@@ -66,8 +66,8 @@ async def _dev(orchestrator: Orchestrator, data_dir: Path) -> int:
                 database_url=orchestrator.database_url,
                 pid=os.getpid(),
             )
-            _write(file, addresses)
             write_context(CONTEXT, url=addresses.nats_url, description="Callboard's development servers")
+            _write(file, addresses)
             sys.stdout.write(_welcome(addresses, file))
             sys.stdout.flush()
             await stopped
