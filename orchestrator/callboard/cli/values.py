@@ -64,7 +64,7 @@ Port = Annotated[int, Parameter(validator=_between(0, 65_535))]
 """A TCP port; 0 takes a free one."""
 
 PageSize = Annotated[int, Parameter(validator=_between(1, LIST_LIMIT))]
-"""How many for a page (protocol, section 5)."""
+"""How many for a page (protocol, section 4)."""
 
 Slots = Annotated[int, Parameter(validator=_between(1, 10_000))]
 """How many tasks an agent runs at once, as `callboard.schemas.names.Slots`."""
