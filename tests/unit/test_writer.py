@@ -127,3 +127,14 @@ async def test_another_owner_ends_it() -> None:
     it.writer.renew()
     async with asyncio.timeout(WITHIN_S):
         assert (await it.lost.get()).startswith("fenced")
+
+
+async def test_a_commit_that_cannot_be_taken_in_ends_the_ownership() -> None:
+    it, _ = await rig(lost_answers=0)
+
+    def fail(_batch: Batch, _committed: Committed) -> None:
+        raise ValueError("a bug")
+
+    it.writer.commit(Batch(number=1, changes=Changes(forgotten_agents=("nobody",)), effects=(), counts={}), fail)
+    async with asyncio.timeout(WITHIN_S):
+        assert await it.lost.get() == "a commit could not be taken in"

@@ -105,7 +105,12 @@ class Writer:
         self._telemetry.committed(len(batch.changes.tasks), (monotonic() - began_s) * 1000)
         self._commit_began_s = None
         self._open = None
-        on_settled(batch, committed)
+        try:
+            on_settled(batch, committed)
+        except Exception:
+            # Nobody awaits this task: an owner whose memory missed a commit would go on, and answer nobody.
+            log.exception("a commit could not be taken in", pool=self._lease.pool, batch=batch.number)
+            self._on_lost("a commit could not be taken in")
         self._on_change()
 
     async def _renew(self) -> None:
