@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from time import monotonic
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from callboard.bus.connection import Bus, BusChange, BusState
 from callboard.bus.embedded import EmbeddedNats
 from callboard.bus.options import BusOptions
+from callboard.orchestrator import trust
 from callboard.orchestrator.config import OrchestratorConfig, OrchestratorMode
 from callboard.orchestrator.ids import TaskIds
 from callboard.orchestrator.keeper import PoolKeeper, Premises
@@ -18,6 +20,7 @@ from callboard.orchestrator.launcher import Launcher
 from callboard.orchestrator.metrics import Metrics
 from callboard.orchestrator.status import ProcessFacts
 from callboard.orchestrator.store.memory import MemoryStore
+from callboard.schemas.errors import UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -168,3 +171,21 @@ async def test_whoever_lost_the_lease_while_loading_lets_go(nats_server: Embedde
         await store.acquire("default", holder="me", replica="again", lease_ms=60_000)
         await store.loading.wait()  # fenced by its renewal, it took the pool anew
         assert keeper.is_loading
+
+
+async def test_whoever_wakes_after_its_lease_accepts_nothing_even_before_it_knows(
+    nats_server: EmbeddedNats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        asyncio.timeout(WITHIN_S),
+        await Bus.connect(BusOptions(servers=(nats_server.url,))) as bus,
+        keeping(bus, MemoryStore(key_retention_ms=1000)) as keeper,
+    ):
+        await keeper.owned.wait()
+        assert keeper.owner is not None
+        keeper.owner.require_active()
+        monkeypatch.setattr(trust, "monotonic", lambda: monotonic() + 60)
+        assert keeper.owner.is_active
+        with pytest.raises(UnavailableError):
+            keeper.owner.require_active()
+        monkeypatch.undo()

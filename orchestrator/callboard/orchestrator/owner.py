@@ -160,7 +160,8 @@ class PoolOwner:
         Raises:
             UnavailableError: the database is away, or the pool may be changing owner.
         """
-        if not self.is_active or self._writer.is_in_doubt:
+        # Whoever was stopped and wakes gets messages before its first turn: being active says nothing then.
+        if not self.is_active or not self._trust.holds or self._writer.is_in_doubt:
             raise UnavailableError(retry_after_ms=RETRY_AFTER_MS)
 
     def post(self, event: Event) -> None:
