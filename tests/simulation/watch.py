@@ -68,7 +68,7 @@ class Watch:
             if mismatch(task.needs, agent) is not None:
                 continue
             # What is still listed as ready was more than one batch places: the next one goes on.
-            if agent.is_schedulable and agent.has_free_slot and not self._pool.queue.has_ready:
+            if agent.obstacle is None and not self._pool.queue.has_ready:
                 self._world.fail(f"{task.task_id} waits though {agent.agent_id} is free", about=task.task_id)
             later = [other.task_id for other in placed if other.agent_id == agent.agent_id and other.order > task.order]
             if later:

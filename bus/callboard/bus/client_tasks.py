@@ -29,6 +29,7 @@ from callboard.schemas.tasks import (
     WaitTask,
 )
 from callboard.schemas.vocabulary import TaskState
+from callboard.schemas.why import AskWhy, Why
 
 _SLICE_S: Final = 10.0
 """One `tasks.wait`: short enough that a lost answer costs little (protocol, section 4)."""
@@ -221,6 +222,20 @@ class TaskCalls(Caller):
         """
         answer = await self.submit(type, payload, **options)
         return await self.result(answer.task_id, timeout_s=timeout_s)
+
+    async def why(
+        self, task_id: str | None = None, *, spec: TaskSpec | None = None, timeout_s: float = DEFAULT_TIMEOUT_S
+    ) -> Why:
+        """Why a task waits or why its agent was chosen; or, as a dry run, who could take `spec`. One of the two.
+
+        Raises:
+            TaskNotFoundError: there is no such task in this pool.
+        """
+        try:
+            question = AskWhy(task_id=task_id, task=spec)
+        except ValueError as error:
+            raise InvalidRequestError(str(error), path="") from None
+        return await self._call(self._subjects.tasks("why"), question, Why, timeout_s=timeout_s)
 
     async def cancel(
         self, task_id: str, *, reason: str | None = None, timeout_s: float = DEFAULT_TIMEOUT_S

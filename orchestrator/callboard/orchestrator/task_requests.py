@@ -8,6 +8,8 @@ import msgspec
 from callboard.bus.serve import Request
 from callboard.orchestrator.config import SizeLimits
 from callboard.orchestrator.core.events import CancelRequested, CompletionRequested, TasksSubmitted, TaskSubmitted
+from callboard.orchestrator.core.tasks import needs_of
+from callboard.orchestrator.core.why import explain_needs, explain_task
 from callboard.orchestrator.ids import TaskIds
 from callboard.orchestrator.many import Many
 from callboard.orchestrator.owner import PoolOwner
@@ -29,6 +31,7 @@ from callboard.schemas.tasks import (
     WaitTask,
 )
 from callboard.schemas.vocabulary import TaskState
+from callboard.schemas.why import AskWhy, Why
 
 _SPEC = msgspec.json.Decoder(TaskSpec)
 
@@ -122,6 +125,28 @@ class TaskRequests:
             return await self._owner.store.page(self._pool, message)
         except StoreUnavailableError as error:
             raise UnavailableError(str(error), retry_after_ms=RETRY_AFTER_MS) from error
+
+    def why(self, message: AskWhy, request: Request) -> None:
+        """`tasks.why`: from memory for what is live and for a dry run; else from the kept attempts."""
+        pool = self._owner.machine.pool
+        task = None if message.task_id is None else pool.tasks.get(message.task_id)
+        if message.task is not None:
+            request.answer(explain_needs(pool, needs_of(message.task)))
+        elif task is not None and not task.state.is_final:
+            request.answer(explain_task(pool, task))
+        elif message.task_id is not None:
+            self._owner.spawn(self._why_ended(message.task_id, request))
+
+    async def _why_ended(self, task_id: str, request: Request) -> None:
+        try:
+            looked = await self._owner.store.look_up(self._pool, task_id)
+        except StoreUnavailableError as error:
+            request.refuse(UnavailableError(str(error), retry_after_ms=RETRY_AFTER_MS))
+            return
+        if looked.state is None:
+            request.refuse(TaskNotFoundError(f"there is no task {task_id}", task_id=task_id))
+        else:
+            request.answer(Why(state=looked.state, scores=list(looked.ended[-1].scores) if looked.ended else []))
 
     def wait(self, message: WaitTask, request: Request) -> None:
         """`tasks.wait`: a live task is waited for; any other one is read."""

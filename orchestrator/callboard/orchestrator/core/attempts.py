@@ -33,7 +33,8 @@ def place_waiting(pool: Pool, now_ms: int) -> None:
             expire(pool, task, now_ms)
             continue
         strategy = task.strategy or pool.settings.strategy
-        assign(pool, task, pool.placer.choose(task, placement, pool.agents, strategy), now_ms)
+        agent, task.scores = pool.placer.choose(task, placement, pool.agents, strategy)
+        assign(pool, task, agent, now_ms)
 
 
 def assign(pool: Pool, task: Task, agent: Agent, now_ms: int) -> None:

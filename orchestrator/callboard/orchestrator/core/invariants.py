@@ -108,7 +108,7 @@ def _queued_in_one_lane(pool: Pool) -> Iterator[str]:
 def _index_is_complete(pool: Pool) -> Iterator[str]:
     """The index of eligible and free agents is what the filters say of every agent."""
     for agent in pool.agents.values():
-        if agent.has_room != (agent.is_schedulable and agent.has_free_slot):
+        if agent.has_room != (agent.obstacle is None):
             yield f"has_room is {agent.has_room} for {_agent(agent)}"
     for placement in pool.queue.classes:
         eligible = {a.agent_id for a in pool.agents.values() if mismatch(placement.needs, a) is None}

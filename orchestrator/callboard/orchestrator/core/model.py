@@ -11,6 +11,7 @@ from callboard.orchestrator.core.labels import LabelTest
 from callboard.schemas.labels import LabelValue
 from callboard.schemas.tasks import Backoff, TaskError
 from callboard.schemas.vocabulary import AgentState, Outcome, TaskAssignmentStrategy, TaskPriority, TaskState
+from callboard.schemas.why import AgentScore
 
 Held = tuple[str, int]
 """A task id and an attempt: what occupies a slot."""
@@ -31,6 +32,8 @@ class EndedAttempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     state: TaskState
     until_ms: int | None = None
     error: TaskError | None = None
+    scores: tuple[AgentScore, ...] = ()
+    """The best scores of the decision that placed it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,8 @@ class Task:
     progress: bytes | None = None
     last_end: EndedAttempt | None = None
 
+    scores: tuple[AgentScore, ...] = ()
+    """The best scores of the decision that placed the current attempt; a new owner does not know them."""
     offers_sent: int = 0
     missed_listings: int = 0
     changed_in: int = 0
@@ -133,7 +138,7 @@ class Agent:
     turn: int = 0
     """When it was chosen last, counted in decisions."""
     has_room: bool = False
-    """Whether the queue lists it as free: schedulable, with a slot to spare."""
+    """Whether the queue lists it as free: nothing is in its way."""
     changed_in: int = 0
 
     @property
@@ -144,15 +149,14 @@ class Agent:
         return self.liveness
 
     @property
-    def is_schedulable(self) -> bool:
-        """Whether it may be offered anything now, were there a free slot."""
-        return (
-            self.liveness is AgentState.ONLINE
-            and not (self.operator_drain or self.own_drain or self.stopping)
-            and self.skip_until_ms == 0
-        )
-
-    @property
-    def has_free_slot(self) -> bool:
-        """Whether one more attempt fits."""
-        return len(self.holds) < self.slots
+    def obstacle(self) -> str | None:
+        """Why it may not be offered anything now, whatever it is; `None` when it may."""
+        if self.liveness is AgentState.SUSPECT:
+            return "suspect"
+        if self.liveness is not AgentState.ONLINE:
+            return "offline"
+        if self.operator_drain or self.own_drain or self.stopping:
+            return "draining"
+        if self.skip_until_ms:
+            return "declined"
+        return "no_slot" if len(self.holds) >= self.slots else None

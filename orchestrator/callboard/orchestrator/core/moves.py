@@ -120,7 +120,9 @@ def end_attempt(
         state=task.state,
         until_ms=until_ms,
         error=error,
+        scores=task.scores,
     )
+    task.scores = ()
     task.last_end = ended
     task.unwritten_ends.append(ended)
     if not task.state.is_final:

@@ -8,6 +8,7 @@ At most `ranked_agents` (64) of the eligible agents with room are ranked, drawn 
 key), so that a decision costs the same in any fleet. Ties fall to the seeded draw.
 """
 
+import heapq
 from collections.abc import Callable
 from typing import Final
 
@@ -17,6 +18,7 @@ from callboard.orchestrator.core.performance import Performance
 from callboard.orchestrator.core.queue import PlacementClass
 from callboard.orchestrator.core.retry import COSTS_AN_ATTEMPT
 from callboard.schemas.vocabulary import TaskAssignmentStrategy
+from callboard.schemas.why import AgentScore
 
 EXPLORE_ONE_IN: Final = 16
 """How often `performance_based` gives the turn to whoever waited longest for one."""
@@ -24,6 +26,8 @@ PREFERENCE_WEIGHT: Final = 2.0
 AFFINITY_WEIGHT: Final = 4.0
 RETRY_PENALTY: Final = 10.0
 """Larger than all other parts together."""
+KEPT_SCORES: Final = 5
+"""Of each decision, for `why`."""
 REMEMBERED_AFFINITIES: Final = 10_000
 
 Scorer = Callable[[Agent, Needs, Performance], float]
@@ -71,8 +75,8 @@ class Placer:
 
     def choose(
         self, task: Task, placement: PlacementClass, agents: dict[str, Agent], strategy: TaskAssignmentStrategy
-    ) -> Agent:
-        """The agent for `task`, and its turn is noted. `placement.free` must not be empty."""
+    ) -> tuple[Agent, tuple[AgentScore, ...]]:
+        """The agent for `task`, whose turn is noted, and the best scores. `placement.free` must not be empty."""
         ids = placement.free.sample(self._ranked_agents, self._dice)
         kin = None if task.affinity_key is None else self._affinities.get(task.affinity_key)
         if kin is not None and kin in placement.free and kin not in ids:
@@ -80,23 +84,27 @@ class Placer:
         drawn = [agents[agent_id] for agent_id in ids]
         if strategy is TaskAssignmentStrategy.PERFORMANCE_BASED and self._dice.below(EXPLORE_ONE_IN) == 0:
             strategy = TaskAssignmentStrategy.ROUND_ROBIN
-        scorer = SCORERS[strategy]
-        needs, performance = task.needs, self._performance
-        shunned = shunned_agent(task)
-        chosen, best = drawn[0], float("-inf")
-        for agent in drawn:
-            score = scorer(agent, needs, performance)
-            if task.prefers:
-                score += PREFERENCE_WEIGHT * preferred_share(task, agent)
-            if agent.agent_id == kin:
-                score += AFFINITY_WEIGHT
-            if agent.agent_id == shunned:
-                score -= RETRY_PENALTY
-            if score > best:
-                chosen, best = agent, score
+        scored: list[tuple[float, int, dict[str, float]]] = []
+        for place, agent in enumerate(drawn):
+            parts = self._parts(task, agent, strategy, kin)
+            scored.append((sum(parts.values()), -place, parts))
+        best = heapq.nlargest(KEPT_SCORES, scored)
         self._turn += 1
+        chosen = drawn[-best[0][1]]
         chosen.turn = self._turn
-        return chosen
+        scores = (AgentScore(agent_id=ids[-place], total=total, parts=parts) for total, place, parts in best)
+        return chosen, tuple(scores)
+
+    def _parts(self, task: Task, agent: Agent, strategy: TaskAssignmentStrategy, kin: str | None) -> dict[str, float]:
+        """The score of `agent` for `task`, by its parts."""
+        parts = {strategy.value: SCORERS[strategy](agent, task.needs, self._performance)}
+        if task.prefers:
+            parts["prefers"] = PREFERENCE_WEIGHT * preferred_share(task, agent)
+        if agent.agent_id == kin:
+            parts["affinity"] = AFFINITY_WEIGHT
+        if agent.agent_id == shunned_agent(task):
+            parts["retry"] = -RETRY_PENALTY
+        return parts
 
     def ran(self, task: Task) -> None:
         """Remember who runs `task`, for its affinity key."""

@@ -133,6 +133,12 @@ class Queue:
             if placement.is_idle:
                 self._rest(placement)
 
+    def position(self, task: Task) -> int:
+        """The place of a waiting task among those of its class, from 1. Scans its lane: for explanations only."""
+        lanes = self.class_of(task.needs).lanes
+        before = sum(len(lane) for lane in lanes[task.priority.rank + 1 :])
+        return before + 1 + sum(other.order < task.order for other in lanes[task.priority.rank])
+
     def oldest_ms(self) -> int | None:
         """The smallest `order_ms` of the tasks that wait."""
         heads = (lane.head() for placement in self._classes.values() for lane in placement.lanes if lane)
@@ -150,13 +156,13 @@ class Queue:
 
     def refit(self, agent: Agent) -> None:
         """Enter an agent into every class anew: its role, capabilities or unsupported types changed."""
-        agent.has_room = agent.is_schedulable and agent.has_free_slot
+        agent.has_room = agent.obstacle is None
         for placement in self._classes.values():
             self._enter(placement, agent)
 
     def update_room(self, agent: Agent) -> None:
         """Tell the classes of an agent that may have got room, or lost it."""
-        has_room = agent.is_schedulable and agent.has_free_slot
+        has_room = agent.obstacle is None
         if has_room == agent.has_room:
             return
         agent.has_room = has_room

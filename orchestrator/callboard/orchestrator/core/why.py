@@ -1,0 +1,87 @@
+"""Explaining: who could take a task, and what keeps each agent from it. By the filters that decide, and no others."""
+
+from collections import Counter
+from collections.abc import Iterable
+from itertools import islice
+from typing import Final
+
+from callboard.orchestrator.core.filters import mismatch
+from callboard.orchestrator.core.model import Needs, Task
+from callboard.orchestrator.core.pool import Pool
+from callboard.schemas.times import to_instant
+from callboard.schemas.vocabulary import TaskState
+from callboard.schemas.why import AgentReason, Why
+
+SHOWN_AGENTS: Final = 20
+
+_REMEDIES: Final = {
+    "no_slot": "a slot of one of {count} busy agents becomes free",
+    "suspect": "{count} silent agents are heard again",
+    "offline": "{count} agents that are offline come back",
+    "draining": "{count} draining agents are resumed",
+    "declined": "{count} agents that declined may be asked again",
+}
+"""What ends each reason that passes."""
+
+
+def explain_task(pool: Pool, task: Task) -> Why:
+    """A live task: waiting, or placed."""
+    if task.state is TaskState.DEFERRED:
+        reason = task.reason or "not_before"
+        until = "" if task.until_ms is None else f": {to_instant(task.until_ms).isoformat().replace('+00:00', 'Z')}"
+        seen = explain_needs(pool, task.needs)
+        return Why(
+            state=task.state,
+            candidates=seen.candidates,
+            excluded={reason: 1},
+            agents=[],
+            unblocked_by=[f"its time comes ({reason}{until})"],
+        )
+    if task.state is TaskState.QUEUED:
+        seen = explain_needs(pool, task.needs)
+        return Why(
+            state=task.state,
+            position=pool.queue.position(task),
+            candidates=seen.candidates,
+            excluded=seen.excluded,
+            agents=seen.agents,
+            unblocked_by=seen.unblocked_by,
+        )
+    return Why(state=task.state, scores=list(task.scores))
+
+
+def explain_needs(pool: Pool, needs: Needs) -> Why:
+    """What stands between a task with `needs` and each agent, now."""
+    candidates = 0
+    reasons: list[AgentReason] = []
+    for agent in pool.agents.values():
+        unfit = mismatch(needs, agent)
+        candidates += unfit is None
+        reason = unfit or agent.obstacle
+        if reason is not None:
+            reasons.append(AgentReason(agent_id=agent.agent_id, reason=reason))
+    excluded = Counter(reason.reason for reason in reasons)
+    return Why(
+        candidates=candidates,
+        excluded=dict(excluded),
+        agents=list(islice(reasons, SHOWN_AGENTS)),
+        unblocked_by=list(_remedies(needs, excluded, known=len(pool.agents), excluded_all=len(reasons))),
+    )
+
+
+def _remedies(needs: Needs, excluded: Counter[str], *, known: int, excluded_all: int) -> Iterable[str]:
+    if excluded_all < known:
+        return  # somebody has room: it is about to be placed
+    for reason, count in excluded.most_common():
+        if reason in _REMEDIES:
+            yield _REMEDIES[reason].format(count=count)
+    if not any(reason in _REMEDIES for reason in excluded):
+        yield f"an agent signs in with {_wanted(needs)}"
+
+
+def _wanted(needs: Needs) -> str:
+    wanted = [f"role {needs.role}"] if needs.role else []
+    wanted += [f"the id {needs.agent_id}"] if needs.agent_id else []
+    wanted += [f"capability {capability}" for capability in sorted(needs.capabilities)]
+    wanted += [f"a label {test.key} that fits" for test in sorted(needs.labels, key=lambda test: test.text)]
+    return " and ".join(wanted) or f"room for type {needs.type}"
