@@ -57,6 +57,7 @@ _COMMANDS: Final = (
     (app, "get", _TASKS, "tasks:get", f"callboard get {_ID} --json"),
     (app, "list", _TASKS, "tasks:list_tasks", "callboard list --state failed --limit 20"),
     (app, "wait", _TASKS, "tasks:wait", f"callboard wait {_ID} --within 5m"),
+    (app, "why", _TASKS, "why:why", f"callboard why {_ID}"),
     (app, "cancel", _TASKS, "tasks:cancel", f"callboard cancel {_ID} --reason obsolete"),
     (app, "retry", _TASKS, "tasks:retry", f"callboard retry {_ID}"),
     (app, "agents", _AGENTS, "agents:agents", "callboard agents --capability lint"),
