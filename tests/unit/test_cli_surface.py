@@ -29,7 +29,7 @@ def commands() -> list[str]:
 
 def test_the_commands_are_the_agreed_ones() -> None:
     service = ["dev", "serve", "migrate", "config", "status", "demo", "version"]
-    tasks = ["submit", "get", "list", "wait", "cancel", "retry"]
+    tasks = ["submit", "get", "list", "wait", "why", "cancel", "retry"]
     agents = ["agents", "agent get", "agent exec", "spawn", "shutdown", "drain", "resume"]
     assert sorted(commands()) == sorted(service + tasks + agents)
 
