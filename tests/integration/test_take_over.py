@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from time import monotonic
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +12,7 @@ from callboard.bus.connection import Bus, BusChange, BusState
 from callboard.bus.embedded import EmbeddedNats
 from callboard.bus.options import BusOptions
 from callboard.orchestrator import trust
+from callboard.orchestrator.clock import steady_s
 from callboard.orchestrator.config import OrchestratorConfig, OrchestratorMode
 from callboard.orchestrator.ids import TaskIds
 from callboard.orchestrator.keeper import PoolKeeper, Premises
@@ -184,7 +184,7 @@ async def test_whoever_wakes_after_its_lease_accepts_nothing_even_before_it_know
         await keeper.owned.wait()
         assert keeper.owner is not None
         keeper.owner.require_active()
-        monkeypatch.setattr(trust, "monotonic", lambda: monotonic() + 60)
+        monkeypatch.setattr(trust, "steady_s", lambda: steady_s() + 60)
         assert keeper.owner.is_active
         with pytest.raises(UnavailableError):
             keeper.owner.require_active()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from time import monotonic
 from typing import TYPE_CHECKING
 
 import pytest
 
-from callboard.orchestrator.clock import PoolClock
+from callboard.orchestrator.clock import PoolClock, steady_s
 from callboard.orchestrator.core.changes import Changes
 from callboard.orchestrator.core.effects import Batch
 from callboard.orchestrator.store.memory import MemoryStore
@@ -46,7 +45,7 @@ class Spy(Trust):
     """Trust that notes when it was extended."""
 
     def __init__(self) -> None:
-        super().__init__(lease_ms=LEASE_MS, began_s=monotonic())
+        super().__init__(lease_ms=LEASE_MS, began_s=steady_s())
         self.extensions = 0
 
     def extend(self, began_s: float) -> None:

@@ -18,6 +18,7 @@ from callboard.schemas.status import SystemStatus
 log = structlog.get_logger("callboard.orchestrator")
 
 TIDY_EVERY_S: Final = 3600.0
+MIRROR_RETRY_S: Final = 10.0
 
 
 class Chores:
@@ -51,16 +52,23 @@ class Chores:
                 await self._premises.store.maintain(retention_days=config.retention_days)
             except StoreUnavailableError as error:
                 log.warning("history not tidied", reason=str(error))
+            except Exception:
+                # One bad hour must not end the chore for good, nor in silence.
+                log.exception("history not tidied")
             await asyncio.sleep(TIDY_EVERY_S)
 
     async def _mirror(self, keeper: PoolKeeper) -> None:
         def status_of(owner: PoolOwner) -> SystemStatus:
             return system_status(owner, self._premises.facts)
 
-        try:
-            await PoolMirror(self._premises.bus, keeper.pool, lambda: keeper.owner).run(status_of)
-        except OrchestratorError as error:
-            log.error("mirror ended", pool=keeper.pool, reason=error.message)  # noqa: TRY400 - the message says it all
+        while True:
+            try:
+                await PoolMirror(self._premises.bus, keeper.pool, lambda: keeper.owner).run(status_of)
+            except OrchestratorError as error:
+                log.warning("mirror waits", pool=keeper.pool, reason=error.message)
+            except Exception:
+                log.exception("mirror failed", pool=keeper.pool)
+            await asyncio.sleep(MIRROR_RETRY_S)
 
 
 def set_gauges(keepers: Iterable[PoolKeeper]) -> None:

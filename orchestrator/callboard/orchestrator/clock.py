@@ -1,29 +1,45 @@
-"""The pool's clock: the database's time, carried on by the local monotonic clock.
+"""The pool's clock: the database's time, carried on by a local clock that nobody sets.
 
 All replicas decide by the database's clock, so that a deadline or an order does not depend on whose wall clock is
-right; between readings time flows by the monotonic clock, which no administrator sets. It never goes back.
+right. Between readings time flows by `steady_s`. A step of the database's clock is followed slowly, at most a tenth
+faster or slower than time flows: an hour that never passed must not end every lease. It never goes back.
 """
 
-from time import monotonic
+import time
+from typing import Final
+
+SLEW: Final = 0.1
+_STEADY: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""Where there is one, the clock that runs on while the machine sleeps: a lease does too."""
+
+
+def steady_s() -> float:
+    """Seconds of the local clock that nobody sets; only differences mean anything."""
+    return time.clock_gettime(_STEADY)
 
 
 class PoolClock:
     """Milliseconds since the Unix epoch."""
 
-    __slots__ = ("_last_ms", "_offset_ms")
+    __slots__ = ("_last_ms", "_offset_ms", "_read_s")
 
     def __init__(self, now_ms: int) -> None:
-        self._offset_ms = now_ms - monotonic() * 1000
+        self._read_s = steady_s()
+        self._offset_ms = now_ms - self._read_s * 1000
         self._last_ms = now_ms
 
     def set(self, now_ms: int, asked_s: float) -> None:
-        """Take in a reading of the database's clock that was asked for at `asked_s`, in monotonic seconds.
+        """Take in a reading of the database's clock that was asked for at `asked_s`, by `steady_s`.
 
         The database reads its clock as it begins, so the moment of asking is nearer to it than that of the answer.
         """
-        self._offset_ms = now_ms - asked_s * 1000
+        read_s = steady_s()
+        most_ms = (read_s - self._read_s) * 1000 * SLEW
+        self._read_s = read_s
+        step_ms = now_ms - asked_s * 1000 - self._offset_ms
+        self._offset_ms += max(-most_ms, min(step_ms, most_ms))
 
     def now_ms(self) -> int:
         """The time now."""
-        self._last_ms = max(self._last_ms, int(self._offset_ms + monotonic() * 1000))
+        self._last_ms = max(self._last_ms, int(self._offset_ms + steady_s() * 1000))
         return self._last_ms

@@ -13,7 +13,6 @@ The protocol of ownership:
 import asyncio
 import secrets
 from dataclasses import dataclass
-from time import monotonic
 from typing import Final
 
 import msgspec
@@ -24,6 +23,7 @@ from callboard.bus.micro import MicroService
 from callboard.bus.replies import DropReason
 from callboard.bus.serve import Server
 from callboard.orchestrator.agent_requests import AgentRequests
+from callboard.orchestrator.clock import steady_s
 from callboard.orchestrator.config import OrchestratorConfig
 from callboard.orchestrator.core.events import SpawnAbandoned
 from callboard.orchestrator.core.settings import CoreSettings
@@ -111,7 +111,7 @@ class PoolKeeper:
             await self._pause()
 
     async def _take_and_own(self) -> None:
-        began_s = monotonic()
+        began_s = steady_s()
         lease = await self._premises.store.acquire(
             self.pool,
             holder=self._premises.holder,

@@ -12,14 +12,13 @@ Rules:
 import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine
-from time import monotonic
 from typing import Any, Final
 
 import structlog
 
 from callboard.bus.connection import Bus
 from callboard.orchestrator.beside import Beside
-from callboard.orchestrator.clock import PoolClock
+from callboard.orchestrator.clock import PoolClock, steady_s
 from callboard.orchestrator.core.effects import Answer, Batch, Effect, LookUp, PublishTask, SendOffer
 from callboard.orchestrator.core.events import BatchCommitted, Event, ObservationResumed, TimeAdvanced
 from callboard.orchestrator.core.machine import Machine
@@ -50,6 +49,7 @@ log = structlog.get_logger("callboard.orchestrator")
 RENEW_S: Final = 1.0
 MAX_INBOX: Final = 20_000
 """Requests taken and not yet decided; beyond, they are refused at once."""
+MAX_UNWRITTEN_BYTES: Final = 32 * 1024 * 1024
 MAX_UNWRITTEN: Final = 5_000
 """Tasks changed since the last commit began; beyond, no event is taken until it ends."""
 STALL_S: Final = 1.5
@@ -116,7 +116,7 @@ class PoolOwner:
         self._alarm: asyncio.TimerHandle | None = None
         self._effects: deque[Effect] = deque()
         self._fresh: dict[str, Fresh | None] = {}
-        self._turned_s = monotonic()
+        self._turned_s = steady_s()
         self._stopping = False
         self._lost: str | None = None
 
@@ -270,7 +270,9 @@ class PoolOwner:
 
     @property
     def _may_decide(self) -> bool:
-        return self.is_active and self.machine.unsealed_tasks < MAX_UNWRITTEN
+        machine = self.machine
+        is_small = machine.unsealed_tasks < MAX_UNWRITTEN and machine.unsealed_bytes < MAX_UNWRITTEN_BYTES
+        return self.is_active and is_small
 
     def _take_events(self, now_ms: int) -> None:
         for _ in range(min(len(self._inbox), self._batch_max)):
@@ -333,7 +335,7 @@ class PoolOwner:
 
     def _note_stall(self) -> None:
         """We wake at least every half second: if we did not, we heard nobody, and nobody may be judged by that."""
-        turned_s, self._turned_s = self._turned_s, monotonic()
+        turned_s, self._turned_s = self._turned_s, steady_s()
         if self.is_active and self._turned_s - turned_s > STALL_S:
             log.warning("stalled", pool=self.lease.pool, seconds=round(self._turned_s - turned_s, 3))
             self._effects.extend(self.machine.handle(ObservationResumed(), self.clock.now_ms()))

@@ -1,12 +1,13 @@
 """How long this replica may believe that a pool is its own.
 
 The lease in the database runs from the moment the database wrote it; trust runs from the moment *before* the write was
-sent, by the local monotonic clock, so that it always ends first. It is checked before every effect. A replica that is
-deaf on the bus does not renew: it must not keep a pool that it cannot serve.
+sent, by the local clock that nobody sets, so that it always ends first. It is checked before every effect. A replica
+that is deaf on the bus does not renew: it must not keep a pool that it cannot serve.
 """
 
-from time import monotonic
 from typing import Final
+
+from callboard.orchestrator.clock import steady_s
 
 HEARD_S: Final = 2.0
 """How old the answer to the owner's own request over NATS may be, in seconds."""
@@ -20,27 +21,27 @@ class Trust:
     def __init__(self, *, lease_ms: int, began_s: float) -> None:
         self._lease_s = lease_ms / 1000
         self._until_s = began_s + self._lease_s
-        self._heard_s = monotonic()
+        self._heard_s = steady_s()
 
     def extend(self, began_s: float) -> None:
-        """The lease was written by a request that was sent at `began_s` (monotonic seconds)."""
+        """The lease was written by a request that was sent at `began_s` (by `steady_s`)."""
         self._until_s = began_s + self._lease_s
 
     def heard(self) -> None:
         """Our own request came back over NATS."""
-        self._heard_s = monotonic()
+        self._heard_s = steady_s()
 
     @property
     def holds(self) -> bool:
         """Whether the pool is ours beyond doubt."""
-        return monotonic() < self._until_s
+        return steady_s() < self._until_s
 
     @property
     def is_heard(self) -> bool:
         """Whether NATS carries our messages."""
-        return monotonic() - self._heard_s < HEARD_S
+        return steady_s() - self._heard_s < HEARD_S
 
     @property
     def age_s(self) -> float:
         """Seconds since the lease was extended, at most."""
-        return monotonic() - (self._until_s - self._lease_s)
+        return steady_s() - (self._until_s - self._lease_s)

@@ -10,12 +10,11 @@ Rules:
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from time import monotonic
 from typing import Any, Final, TypeVar
 
 import structlog
 
-from callboard.orchestrator.clock import PoolClock
+from callboard.orchestrator.clock import PoolClock, steady_s
 from callboard.orchestrator.core.effects import Batch
 from callboard.orchestrator.store.port import Committed, FencedError, Lease, Store, StoreUnavailableError
 from callboard.orchestrator.telemetry import Telemetry
@@ -72,16 +71,16 @@ class Writer:
     @property
     def doubt_in_s(self) -> float | None:
         """Seconds until the open commit counts as in doubt, 0 or less when it does; `None` without one."""
-        return None if self._commit_began_s is None else self._commit_began_s + PATIENCE_S - monotonic()
+        return None if self._commit_began_s is None else self._commit_began_s + PATIENCE_S - steady_s()
 
     @property
     def is_in_doubt(self) -> bool:
         """Whether a commit is open for longer than callers should wait."""
-        return self._commit_began_s is not None and monotonic() - self._commit_began_s > PATIENCE_S
+        return self._commit_began_s is not None and steady_s() - self._commit_began_s > PATIENCE_S
 
     def commit(self, batch: Batch, on_settled: Callable[[Batch, Committed], None]) -> None:
         """Commit `batch`; `on_settled` is called once it is durable."""
-        self._commit_began_s = monotonic()
+        self._commit_began_s = steady_s()
         self._open = asyncio.create_task(self._commit(batch, on_settled))
 
     def renew(self) -> None:
@@ -98,11 +97,11 @@ class Writer:
         async def once() -> Committed:
             return await self._store.commit(self._lease, batch.number, batch.changes, lease_ms=self._lease_ms)
 
-        began_s = monotonic()
+        began_s = steady_s()
         committed = await self._until_settled(once)
         if committed is None:
             return
-        self._telemetry.committed(len(batch.changes.tasks), (monotonic() - began_s) * 1000)
+        self._telemetry.committed(len(batch.changes.tasks), (steady_s() - began_s) * 1000)
         self._commit_began_s = None
         self._open = None
         try:
@@ -125,7 +124,7 @@ class Writer:
         """The operation's result, however long the database is away; `None` when the lease is lost meanwhile."""
         tries = 0
         while not self._stopped:
-            began_s = monotonic()
+            began_s = steady_s()
             tries += 1
             try:
                 result = await once()

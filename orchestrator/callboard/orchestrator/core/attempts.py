@@ -191,6 +191,7 @@ def on_result(pool: Pool, event: ResultReported, now_ms: int) -> None:
     if task is None:
         return
     task.result = event.result
+    pool.unsealed_bytes += len(event.result)
     end_attempt(pool, task, Outcome.SUCCEEDED, now_ms, what=Move.SUCCEEDED)
     pool.release_slot(pool.agents.get(event.agent_id), (event.task_id, event.attempt))
     pool.answer(event.ticket, Recorded(recorded=True))

@@ -103,6 +103,11 @@ class Machine:
         return pool.is_urgent or bool(pool.after_commit) or pool.queue.has_ready
 
     @property
+    def unsealed_bytes(self) -> int:
+        """How many bytes of payloads and results the next batch would write."""
+        return self.pool.unsealed_bytes
+
+    @property
     def unsealed_tasks(self) -> int:
         """How many tasks the next batch would write."""
         return len(self.pool.dirty)

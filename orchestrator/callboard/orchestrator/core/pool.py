@@ -50,6 +50,8 @@ class Pool:
         self.committed = 0
         self.is_urgent = False
         """Whether something waits for the next write; without it, writes wait for something to ride along with."""
+        self.unsealed_bytes = 0
+        """Bytes of payloads and results that wait for the next write."""
         self.new: dict[str, NewTask] = {}
         self.dirty: dict[str, Task] = {}
         self.lazy: dict[str, Task] = {}

@@ -56,6 +56,7 @@ def _changes(pool: Pool) -> Changes:
     pool.dirty_agents.clear()
     pool.forgotten_agents.clear()
     pool.is_urgent = False
+    pool.unsealed_bytes = 0
     return changes
 
 

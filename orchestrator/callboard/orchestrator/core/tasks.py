@@ -100,6 +100,7 @@ def on_submitted(pool: Pool, event: TaskSubmitted, now_ms: int) -> None:
         task.state, task.reason, task.until_ms = TaskState.DEFERRED, DeferralReason.NOT_BEFORE, not_before_ms
     pool.tasks[task.task_id] = task
     pool.new[task.task_id] = _columns(event, task)
+    pool.unsealed_bytes += len(event.payload)
     pool.touch(task)
     enter(pool, task, now_ms)
     if deadline_ms is not None and deadline_ms <= now_ms:

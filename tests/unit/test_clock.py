@@ -1,0 +1,60 @@
+"""The pool's clock: follows the database's, never jumps with it, never goes back."""
+
+from __future__ import annotations
+
+import pytest
+
+from callboard.orchestrator import clock
+from callboard.orchestrator.clock import PoolClock
+
+T0 = 1_700_000_000_000
+HOUR_MS = 3_600_000
+
+
+class Steady:
+    """A local clock in the test's hands."""
+
+    def __init__(self) -> None:
+        self.now_s = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def steady(monkeypatch: pytest.MonkeyPatch) -> Steady:
+    local = Steady()
+    monkeypatch.setattr(clock, "steady_s", local)
+    return local
+
+
+def test_between_readings_it_flows_with_the_local_clock(steady: Steady) -> None:
+    pool = PoolClock(T0)
+    steady.now_s += 2.5
+    assert pool.now_ms() == T0 + 2_500
+
+
+@pytest.mark.parametrize("step_ms", [HOUR_MS, -HOUR_MS])
+def test_a_step_of_the_databases_clock_is_followed_at_a_tenth_of_its_pace(steady: Steady, step_ms: int) -> None:
+    pool = PoolClock(T0)
+    steady.now_s += 10
+    asked_s = steady.now_s
+    pool.set(T0 + 10_000 + step_ms, asked_s)
+    assert pool.now_ms() == T0 + 10_000 + (1_000 if step_ms > 0 else -1_000)
+
+
+def test_small_differences_are_taken_in_at_once_and_by_the_moment_of_asking(steady: Steady) -> None:
+    pool = PoolClock(T0)
+    steady.now_s += 10
+    asked_s = steady.now_s
+    steady.now_s += 0.2  # the answer took its time
+    pool.set(T0 + 10_050, asked_s)
+    assert pool.now_ms() == T0 + 10_250
+
+
+def test_it_never_goes_back(steady: Steady) -> None:
+    pool = PoolClock(T0)
+    steady.now_s += 1
+    before = pool.now_ms()
+    pool.set(T0 + 950, steady.now_s)
+    assert pool.now_ms() == before
