@@ -145,7 +145,15 @@ class Stream:
                 tasks.setdefault(change.columns.task_id, change)
         agents = {name: self.agent(name) for name in self.random.sample(("a", "b", "c"), self.random.randrange(3))}
         forgotten = tuple(self.random.sample(("a", "b", "c", "d"), self.random.randrange(2)))
-        return Changes(tasks=tuple(tasks.values()), agents=tuple(agents.values()), forgotten_agents=forgotten)
+        paused = self.random.sample(("", "slow", "fast"), self.random.randrange(3))
+        cut = self.random.randint(0, len(paused))
+        return Changes(
+            tasks=tuple(tasks.values()),
+            agents=tuple(agents.values()),
+            forgotten_agents=forgotten,
+            pauses=tuple(paused[:cut]),
+            resumes=tuple(paused[cut:]),
+        )
 
     def new(self, pool: str) -> TaskChange:
         rolled = self.random

@@ -52,9 +52,9 @@ def test_json_carries_what_was_bound() -> None:
 def test_libraries_come_out_in_the_same_form() -> None:
     stream = io.StringIO()
     _configured(LogFormat.JSON, stream)
-    logging.getLogger("some.library").warning("so %s", "what")
+    logging.getLogger("another.module").warning("so %s", "what")
     event = json.loads(stream.getvalue())
-    assert (event["event"], event["level"], event["logger"]) == ("so what", "warning", "some.library")
+    assert (event["event"], event["level"], event["logger"]) == ("so what", "warning", "another.module")
 
 
 def test_warnings_go_to_the_log() -> None:

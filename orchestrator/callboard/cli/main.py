@@ -40,6 +40,7 @@ _SERVICE: Final = Group("Orchestrator", sort_key=1)
 _TASKS: Final = Group("Tasks", sort_key=2)
 _AGENTS: Final = Group("Agents", sort_key=3)
 _agent = App(name="agent", help="Look at one agent, or turn a command into one.", group=_AGENTS)
+_pool = App(name="pool", help="Pause or resume the pool.", group=_SERVICE)
 _ID: Final = "01993b5e-7c1a-7bd2-8f0e-3a1f5c2d9e10"
 _EXEC: Final = "callboard agent exec --capability lint -- ruff check --stdin-filename x.py -"
 _SERVE: Final = "NATS_URL=nats://n1:4222 DATABASE_URL=postgresql://db/callboard callboard serve"
@@ -60,6 +61,8 @@ _COMMANDS: Final = (
     (app, "why", _TASKS, "why:why", f"callboard why {_ID}"),
     (app, "cancel", _TASKS, "tasks:cancel", f"callboard cancel {_ID} --reason obsolete"),
     (app, "retry", _TASKS, "tasks:retry", f"callboard retry {_ID}"),
+    (_pool, "pause", _SERVICE, "pool:pause", "callboard pool pause --type nightly"),
+    (_pool, "resume", _SERVICE, "pool:resume", "callboard pool resume"),
     (app, "agents", _AGENTS, "agents:agents", "callboard agents --capability lint"),
     (_agent, "get", _AGENTS, "agents:get", "callboard agent get reviewer-1"),
     (_agent, "exec", _AGENTS, "agent_exec:agent_exec", _EXEC),
@@ -69,6 +72,7 @@ _COMMANDS: Final = (
     (app, "resume", _AGENTS, "agents:resume", "callboard resume reviewer-1"),
 )
 app.command(_agent)
+app.command(_pool)
 for _parent, _name, _group, _path, _example in _COMMANDS:
     _parent.command(f"callboard.cli.{_path}", name=_name, group=_group, help_epilogue=f"Example:\n  {_example}")
 

@@ -10,6 +10,7 @@ from callboard.orchestrator.owner import PoolOwner
 from callboard.orchestrator.task_requests import TaskRequests
 from callboard.schemas import agents, tasks
 from callboard.schemas.base import Nothing
+from callboard.schemas.pools import PoolVerb
 from callboard.schemas.status import SystemStatus
 from callboard.schemas.why import AskWhy
 
@@ -28,6 +29,11 @@ def endpoints_of(
         subject = at.tasks(verb) if family == "tasks" else at.agents(verb)
         return Endpoint(
             name=f"{family}_{verb}", subject=subject, request=request, handle=handle, description=description
+        )
+
+    def of_pool(verb: str, handle: Handle[Any], description: str) -> Endpoint[Any]:
+        return Endpoint(
+            name=f"pool_{verb}", subject=at.of_pool(verb), request=PoolVerb, handle=handle, description=description
         )
 
     def agents_own(verb: str, request: type[Any], handle: Handle[Any], description: str) -> Endpoint[Any]:
@@ -68,6 +74,8 @@ def endpoints_of(
         client("agents", "drain", agents.AgentVerb, fleet.drain, "Give an agent nothing new"),
         client("agents", "resume", agents.AgentVerb, fleet.resume, "Give an agent tasks again"),
         client("agents", "shutdown", agents.AgentVerb, fleet.shut_down, "Stop an agent"),
+        of_pool("pause", fleet.pause, "Assign nothing, or nothing of a type"),
+        of_pool("resume", fleet.unpause, "Assign again"),
         agents_own("register", agents.Register, agent.register, "An agent signs in"),
         agents_own("heartbeat", agents.Heartbeat, agent.heartbeat, "An agent lives, and lists what it runs"),
         agents_own("complete", agents.Complete, agent.complete, "An agent reports a result"),

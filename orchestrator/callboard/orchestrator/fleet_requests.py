@@ -1,4 +1,4 @@
-"""Clients' and operators' requests about agents: list, get, spawn, drain, resume, shutdown."""
+"""Clients' and operators' requests about agents and the pool: list, get, spawn, drain, resume, shutdown, pause."""
 
 import secrets
 
@@ -8,6 +8,7 @@ from callboard.bus.serve import Request
 from callboard.orchestrator.core.events import (
     AgentSpawned,
     DrainRequested,
+    PoolPauseRequested,
     ResumeRequested,
     ShutdownRequested,
     SpawnAbandoned,
@@ -26,6 +27,7 @@ from callboard.schemas.agents import (
 )
 from callboard.schemas.errors import AgentNotFoundError, InvalidRequestError, OrchestratorError
 from callboard.schemas.names import is_name
+from callboard.schemas.pools import PoolVerb
 from callboard.schemas.vocabulary import AgentState
 
 DEFAULT_LIMIT = 50
@@ -91,6 +93,17 @@ class FleetRequests:
     def resume(self, message: AgentVerb, request: Request) -> None:
         """`agents.resume`."""
         self._owner.request(request, lambda ticket: ResumeRequested(ticket=ticket, agent_id=message.agent_id))
+
+    def pause(self, message: PoolVerb, request: Request) -> None:
+        """`pool.pause`."""
+        self._set_paused(message, request, paused=True)
+
+    def unpause(self, message: PoolVerb, request: Request) -> None:
+        """`pool.resume`."""
+        self._set_paused(message, request, paused=False)
+
+    def _set_paused(self, message: PoolVerb, request: Request, *, paused: bool) -> None:
+        self._owner.request(request, lambda ticket: PoolPauseRequested(ticket=ticket, type=message.type, paused=paused))
 
     def shut_down(self, message: AgentVerb, request: Request) -> None:
         """`agents.shutdown`."""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from callboard.orchestrator.core.queue import WHOLE_POOL
 from callboard.orchestrator.core.views import agent_counts
 from callboard.orchestrator.owner import PoolOwner
 from callboard.schemas.status import Health, Owner, SystemStatus
@@ -45,5 +46,5 @@ def system_status(owner: PoolOwner, facts: ProcessFacts) -> SystemStatus:
         ),
         performance=owner.telemetry.performance(now_ms - lease.since_ms),
         strategy=pool.settings.strategy,
-        paused=False,
+        paused=WHOLE_POOL in pool.queue.paused,
     )

@@ -106,9 +106,12 @@ class Changes:
     tasks: tuple[TaskChange, ...] = ()
     agents: tuple[AgentRow, ...] = ()
     forgotten_agents: tuple[str, ...] = ()
+    pauses: tuple[str, ...] = ()
+    """Types of task that are paused from now; the empty text is the whole pool."""
+    resumes: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.tasks or self.agents or self.forgotten_agents)
+        return bool(self.tasks or self.agents or self.forgotten_agents or self.pauses or self.resumes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,3 +132,4 @@ class Snapshot:
 
     tasks: list[StoredTask] = field(default_factory=list[StoredTask])
     agents: list[AgentRow] = field(default_factory=list[AgentRow])
+    pauses: tuple[str, ...] = ()

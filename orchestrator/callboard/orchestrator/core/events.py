@@ -183,6 +183,15 @@ class ShutdownRequested:
     reason: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolPauseRequested:
+    """An operator wants the pool, or a type of task in it, paused or resumed."""
+
+    ticket: Ticket
+    type: str | None
+    paused: bool
+
+
 @dataclass(frozen=True, slots=True)
 class TimeAdvanced:
     """Some timer may be due."""
@@ -219,6 +228,7 @@ Event = (
     | DrainRequested
     | ResumeRequested
     | ShutdownRequested
+    | PoolPauseRequested
     | TimeAdvanced
     | ObservationResumed
     | BatchCommitted

@@ -117,7 +117,8 @@ def _index_is_complete(pool: Pool) -> Iterator[str]:
         free = {agent_id for agent_id in eligible if pool.agents[agent_id].has_room}
         if set(placement.free) != free:
             yield f"free for {placement.needs}: {sorted(set(placement.free) ^ free)} differ"
-        if free and not placement.is_idle and not pool.queue.is_listed(placement):
+        paused = pool.queue.is_paused(placement.needs.type)
+        if free and not placement.is_idle and not paused and not pool.queue.is_listed(placement):
             yield f"{placement.needs} has tasks and free agents, and is not listed as ready"
 
 

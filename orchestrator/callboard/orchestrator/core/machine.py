@@ -8,7 +8,7 @@ being decided.
 from collections.abc import Callable
 from typing import Any, Final
 
-from callboard.orchestrator.core import attempts, liveness, operators, tasks
+from callboard.orchestrator.core import attempts, liveness, operators, pausing, tasks
 from callboard.orchestrator.core.effects import Batch, Effect
 from callboard.orchestrator.core.events import (
     AgentLeft,
@@ -24,6 +24,7 @@ from callboard.orchestrator.core.events import (
     ObservationResumed,
     OfferAnswered,
     OfferUndeliverable,
+    PoolPauseRequested,
     ProgressReported,
     ResultReported,
     ResumeRequested,
@@ -57,6 +58,7 @@ HANDLERS: Final[dict[type[Any], Callable[[Pool, Any, int], None]]] = {
     DrainRequested: operators.on_drain,
     ResumeRequested: operators.on_resume,
     ShutdownRequested: operators.on_shutdown,
+    PoolPauseRequested: pausing.on_pause,
 }
 
 

@@ -58,6 +58,8 @@ class Pool:
         """Tasks with new progress only: written at the next flush."""
         self.dirty_agents: dict[str, Agent] = {}
         self.forgotten_agents: set[str] = set()
+        self.dirty_pauses: dict[str, bool] = {}
+        """What was paused (true) or resumed (false) since the last batch."""
         self.ending: dict[int, list[Task]] = {}
         """Final tasks by the batch that writes their end: they leave memory when it is committed."""
         self.submissions: list[Submission] = []

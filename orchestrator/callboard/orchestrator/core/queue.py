@@ -85,6 +85,10 @@ class PlacementClass:
         return None
 
 
+WHOLE_POOL: Final = ""
+"""Stands for all types of task where one may be paused."""
+
+
 class Queue:
     """All placement classes of a pool, and the fleet as they see it."""
 
@@ -96,6 +100,23 @@ class Queue:
         self._classes_of: dict[str, set[PlacementClass]] = {}
         self._ready: list[tuple[Order, int, PlacementClass]] = []
         self._sequence = 0
+        self.paused: set[str] = set()
+
+    def is_paused(self, task_type: str) -> bool:
+        """Whether no task of this type may be assigned."""
+        return WHOLE_POOL in self.paused or task_type in self.paused
+
+    def set_paused(self, what: str, *, paused: bool) -> bool:
+        """Pause or resume a type of task, or the whole pool; whether that changed anything."""
+        if (what in self.paused) is paused:
+            return False
+        if paused:
+            self.paused.add(what)
+        else:
+            self.paused.remove(what)
+            for placement in self._classes.values():
+                self._mark_ready(placement)
+        return True
 
     @property
     def classes(self) -> Collection[PlacementClass]:
@@ -191,7 +212,7 @@ class Queue:
             if placement.marked == order:
                 placement.marked = None
             head = placement.head()
-            if head is None or not placement.free:
+            if head is None or not placement.free or self.is_paused(placement.needs.type):
                 continue
             if head.order == order:
                 most -= 1
@@ -219,6 +240,8 @@ class Queue:
     def _mark_ready(self, placement: PlacementClass) -> None:
         head = placement.head()
         if head is None or not placement.free or placement.marked == head.order:
+            return
+        if self.paused and self.is_paused(placement.needs.type):
             return
         self._sequence += 1
         placement.marked = head.order

@@ -24,6 +24,8 @@ def restore(machine: Machine, snapshot: Snapshot, now_ms: int) -> None:
     """Fill a new machine from what the database holds."""
     pool = machine.pool
     pool.observing_from_ms = now_ms
+    for what in snapshot.pauses:
+        pool.queue.set_paused(what, paused=True)
     for row in snapshot.agents:
         _restore_agent(pool, row, now_ms)
     for agent in pool.agents.values():

@@ -51,7 +51,10 @@ def _changes(pool: Pool) -> Changes:
         tasks=tuple(_task_change(pool, task) for task in pool.dirty.values()),
         agents=tuple(agent_row(agent) for agent in pool.dirty_agents.values()),
         forgotten_agents=tuple(pool.forgotten_agents),
+        pauses=tuple(what for what, paused in pool.dirty_pauses.items() if paused),
+        resumes=tuple(what for what, paused in pool.dirty_pauses.items() if not paused),
     )
+    pool.dirty_pauses.clear()
     pool.dirty.clear()
     pool.dirty_agents.clear()
     pool.forgotten_agents.clear()

@@ -8,6 +8,7 @@ from typing import Final
 from callboard.orchestrator.core.filters import mismatch
 from callboard.orchestrator.core.model import Needs, Task
 from callboard.orchestrator.core.pool import Pool
+from callboard.orchestrator.core.queue import WHOLE_POOL
 from callboard.schemas.times import to_instant
 from callboard.schemas.vocabulary import TaskState
 from callboard.schemas.why import AgentReason, Why
@@ -39,6 +40,16 @@ def explain_task(pool: Pool, task: Task) -> Why:
         )
     if task.state is TaskState.QUEUED:
         seen = explain_needs(pool, task.needs)
+        if pool.queue.is_paused(task.needs.type):
+            paused = "the pool" if WHOLE_POOL in pool.queue.paused else f"type {task.needs.type}"
+            return Why(
+                state=task.state,
+                position=pool.queue.position(task),
+                candidates=seen.candidates,
+                excluded={"paused": 1},
+                agents=[],
+                unblocked_by=[f"{paused} is resumed"],
+            )
         return Why(
             state=task.state,
             position=pool.queue.position(task),

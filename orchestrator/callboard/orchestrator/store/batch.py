@@ -247,6 +247,23 @@ forgotten AS (
 )
 
 
+PAUSES: Final = Part(
+    (("type", "text"),),
+    """
+paused AS (
+    INSERT INTO pool_pause (pool, type) SELECT lease.pool, x.type FROM lease, {rows} ON CONFLICT DO NOTHING
+)""",
+)
+
+RESUMES: Final = Part(
+    (("type", "text"),),
+    """
+resumed AS (
+    DELETE FROM pool_pause p USING lease WHERE p.pool = lease.pool AND p.type = ANY({ids})
+)""",
+)
+
+
 @lru_cache(maxsize=256)
 def statement(head: Head, parts: tuple[Part, ...]) -> str:
     """The SQL of one shape of batch; it returns `now_ms` and how many tasks it wrote, or no row when fenced."""

@@ -65,6 +65,8 @@ def rows_of(changes: Changes) -> Rows:
         (batch.FINISHES, finishes),
         (batch.AGENTS, [_agent(row) for row in changes.agents]),
         (batch.FORGOTTEN_AGENTS, [(agent_id,) for agent_id in changes.forgotten_agents if agent_id not in present]),
+        (batch.PAUSES, [(what,) for what in changes.pauses]),
+        (batch.RESUMES, [(what,) for what in changes.resumes]),
     )
     filled = [(part, rows) for part, rows in pairs if rows]
     arrays = [list(column) for _, rows in filled for column in zip(*rows, strict=True)]
@@ -78,6 +80,8 @@ def halves(changes: Changes) -> Sequence[Changes]:
     # A deletion cannot be at fault, but must come after no row that it contradicts.
     present = {row.agent_id for row in changes.agents}
     items += [Changes(forgotten_agents=(name,)) for name in changes.forgotten_agents if name not in present]
+    items += [Changes(pauses=(what,)) for what in changes.pauses]
+    items += [Changes(resumes=(what,)) for what in changes.resumes]
     middle = len(items) // 2
     return [_joined(part) for part in (items[:middle], items[middle:]) if part] if middle else []
 
@@ -88,6 +92,8 @@ def _joined(items: Iterable[Changes]) -> Changes:
         tasks=tuple(change for item in items for change in item.tasks),
         agents=tuple(row for item in items for row in item.agents),
         forgotten_agents=tuple(name for item in items for name in item.forgotten_agents),
+        pauses=tuple(what for item in items for what in item.pauses),
+        resumes=tuple(what for item in items for what in item.resumes),
     )
 
 

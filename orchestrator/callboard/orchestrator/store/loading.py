@@ -14,7 +14,7 @@ from callboard.orchestrator.core.changes import AgentRow, Snapshot, StoredTask, 
 from callboard.orchestrator.core.model import EndedAttempt
 from callboard.orchestrator.store.driver import PgConnection, Record
 from callboard.orchestrator.store.sql import query
-from callboard.orchestrator.store.tables import agent, task
+from callboard.orchestrator.store.tables import agent, pool_pause, task
 from callboard.schemas.labels import LabelValue
 from callboard.schemas.vocabulary import AgentState, TaskState
 
@@ -43,6 +43,9 @@ _TASKS: Final = query(
     .order_by(task.c.created_ms, task.c.id)
     .limit(bindparam("limit"))
 )
+_PAUSES: Final = query(
+    select(pool_pause.c.type).where(pool_pause.c.pool == bindparam("pool")).order_by(pool_pause.c.type)
+)
 _AGENTS: Final = query(select(agent).where(agent.c.pool == bindparam("pool")).order_by(agent.c.agent_id))
 
 
@@ -58,7 +61,8 @@ async def load(pg: PgConnection, pool: str) -> Snapshot:
         created_ms, task_id = rows[-1]["created_ms"], rows[-1]["task_id"]
     ordered.sort(key=lambda entry: entry[0])
     agents = [_agent(row) for row in await _AGENTS.fetch(pg, pool=pool)]
-    return Snapshot(tasks=[stored for _, stored in ordered], agents=agents)
+    pauses = tuple(row["type"] for row in await _PAUSES.fetch(pg, pool=pool))
+    return Snapshot(tasks=[stored for _, stored in ordered], agents=agents, pauses=pauses)
 
 
 def _stored(row: Record) -> StoredTask:

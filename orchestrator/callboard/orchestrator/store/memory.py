@@ -85,6 +85,7 @@ class MemoryStore:
         self._tasks: dict[str, _Kept] = {}
         self._claims: dict[tuple[str, str, str], _Claim] = {}
         self._agents: dict[tuple[str, str], AgentRow] = {}
+        self._pauses: set[tuple[str, str]] = set()
 
     async def open(self) -> None:
         """Nothing to connect to."""
@@ -160,6 +161,8 @@ class MemoryStore:
             self._agents.pop((lease.pool, agent_id), None)
         for row in changes.agents:
             self._agents[lease.pool, row.agent_id] = row
+        self._pauses |= {(lease.pool, what) for what in changes.pauses}
+        self._pauses -= {(lease.pool, what) for what in changes.resumes}
         held.lease = replace(held.lease, batch=number)
         held.expires_ms = now_ms + lease_ms
         held.last = Committed(refused=frozenset(refused), stale=frozenset(stale), now_ms=now_ms)
@@ -212,7 +215,8 @@ class MemoryStore:
             for kept in live
         ]
         agents = [self._agents[place] for place in sorted(self._agents) if place[0] == lease.pool]
-        return Snapshot(tasks=tasks, agents=agents)
+        pauses = tuple(sorted(what for pool, what in self._pauses if pool == lease.pool))
+        return Snapshot(tasks=tasks, agents=agents, pauses=pauses)
 
     async def offers(self, task_ids: list[str]) -> dict[str, OfferContent]:
         """What offers of these live tasks carry; ids that are not live are left out."""

@@ -24,7 +24,7 @@ from sqlalchemy import (
     Uuid,
 )
 
-SCHEMA_REVISION: Final = "0001"
+SCHEMA_REVISION: Final = "0002"
 """The migration that this version needs."""
 
 metadata: Final = MetaData()
@@ -132,3 +132,6 @@ agent: Final = Table(
     _required("seen_ms", BigInteger),
 )
 """The agents of a pool; lists and maps are JSON."""
+
+pool_pause: Final = Table("pool_pause", metadata, _required("pool", Text, key=True), _required("type", Text, key=True))
+"""What is paused: types of task; the empty text is the whole pool."""
