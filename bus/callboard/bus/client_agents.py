@@ -17,6 +17,7 @@ from callboard.schemas.agents import (
 )
 from callboard.schemas.base import Nothing
 from callboard.schemas.labels import LabelValue
+from callboard.schemas.pools import PoolChange, PoolVerb
 from callboard.schemas.status import SystemStatus
 from callboard.schemas.vocabulary import AgentState
 
@@ -122,6 +123,16 @@ class AgentCalls(Caller):
         """
         verb = AgentVerb(agent_id=agent_id, grace_ms=grace_ms, reason=reason)
         return await self._agent_verb("shutdown", verb, timeout_s)
+
+    async def pause(self, task_type: str | None = None, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> PoolChange:
+        """Have nothing assigned, or nothing of a type; what runs goes on. `changed: false` when it was so already."""
+        question = PoolVerb(type=task_type)
+        return await self._call(self._subjects.of_pool("pause"), question, PoolChange, timeout_s=timeout_s)
+
+    async def unpause(self, task_type: str | None = None, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> PoolChange:
+        """End a pause of the whole pool, or of a type; the two are apart."""
+        question = PoolVerb(type=task_type)
+        return await self._call(self._subjects.of_pool("resume"), question, PoolChange, timeout_s=timeout_s)
 
     async def status(self, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> SystemStatus:
         """The pool's status, from its owner's memory: also while the database is away.

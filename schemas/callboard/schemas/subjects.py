@@ -32,6 +32,10 @@ class Subjects:
         """`~.agents.<verb>`: a client's request about agents, e.g. `list`, `spawn`."""
         return f"{self.root}.agents.{verb}"
 
+    def of_pool(self, verb: str) -> str:
+        """`~.pool.<verb>`: an operator's request about the whole pool: `pause`, `resume`."""
+        return f"{self.root}.pool.{verb}"
+
     @property
     def status(self) -> str:
         """`~.status`: the query subject."""
