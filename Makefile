@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test lint types docs check clean
+.PHONY: help install demo test lint types docs bench-core check clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -36,6 +36,9 @@ types: $(STAMP) ## Type checkers: mypy strict and pyright
 
 docs: $(STAMP) ## Redraw the generated parts of the documentation
 	$(BIN)/python docs/generate.py
+
+bench-core: $(STAMP) ## Time per decision of the scheduling core, over growing fleets and backlogs
+	$(BIN)/python benchmarks/core.py
 
 check: lint types test ## Everything that CI checks
 
