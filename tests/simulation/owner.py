@@ -29,7 +29,13 @@ from callboard.schemas.tasks import SubmitAnswer, TaskChange
 from callboard.schemas.vocabulary import DatabaseHealth
 
 SETTINGS: Final = CoreSettings(
-    heartbeat_interval_ms=1_000, offer_repeats_ms=(500, 1_000, 2_000), max_assignments=4, forget_agents_ms=120_000
+    heartbeat_interval_ms=1_000,
+    offer_repeats_ms=(500, 1_000, 2_000),
+    max_assignments=4,
+    forget_agents_ms=120_000,
+    quarantine_failures=4,
+    probe_after_ms=1_000,
+    probe_after_most_ms=4_000,
 )
 RETRY_MS: Final = 200
 

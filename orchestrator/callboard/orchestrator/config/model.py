@@ -83,6 +83,9 @@ class OrchestratorConfig(Settings, frozen=True, kw_only=True):
     lease_intervals: Annotated[
         int, Meta(description="An agent silent for so many intervals is offline", ge=2, le=100)
     ] = 3
+    agent_quarantine_failures: Annotated[
+        int, Meta(description="An agent that failed so often in a row is quarantined; 0: never", ge=0, le=1000)
+    ] = 10
     offer_repeat_ms: Annotated[
         tuple[Ms, ...], Meta(description="When an unanswered offer is repeated, ms after the one before", max_length=10)
     ] = (1000, 2000, 4000)

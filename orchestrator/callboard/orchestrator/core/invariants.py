@@ -134,6 +134,7 @@ def _timers_fit_the_states(pool: Pool) -> Iterator[str]:
             (Clock.FORGET, agent.liveness in _GONE),
             (Clock.SKIP, agent.skip_until_ms > 0),
             (Clock.GRACE, agent.stopping),
+            (Clock.PROBE, agent.quarantines > 0 and not agent.is_probed),
         ):
             if needed and not pool.timers.is_set(clock, agent.agent_id):
                 yield f"no {clock.name} for {_agent(agent)}"

@@ -3,6 +3,7 @@
 No expiry without observation: after a take-over, or the return of database or bus, every lease begins anew.
 """
 
+from callboard.orchestrator.core import health
 from callboard.orchestrator.core.attempts import current, undeliver
 from callboard.orchestrator.core.effects import Answer, Refuse
 from callboard.orchestrator.core.events import (
@@ -119,6 +120,7 @@ def _replace(pool: Pool, agent: Agent, incarnation: str, listed: list[tuple[str,
     agent.seq = -1
     agent.skip_until_ms = 0
     agent.unsupported.clear()
+    health.probe(pool, agent)
     claimed = set(listed)
     for held in list(agent.holds):
         task = current(pool, agent.agent_id, held)

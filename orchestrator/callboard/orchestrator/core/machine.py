@@ -8,7 +8,7 @@ being decided.
 from collections.abc import Callable
 from typing import Any, Final
 
-from callboard.orchestrator.core import attempts, liveness, operators, pausing, tasks
+from callboard.orchestrator.core import attempts, health, liveness, operators, pausing, tasks
 from callboard.orchestrator.core.effects import Batch, Effect
 from callboard.orchestrator.core.events import (
     AgentLeft,
@@ -180,5 +180,6 @@ _AGENT_CLOCKS: Final[dict[Clock, Callable[[Pool, Any, int], None]]] = {
     Clock.LIVENESS: liveness.on_silence,
     Clock.SKIP: attempts.on_skip_over,
     Clock.GRACE: operators.on_grace_over,
+    Clock.PROBE: lambda pool, agent, _now_ms: health.probe(pool, agent),
     Clock.FORGET: lambda pool, agent, _now_ms: liveness.on_forget(pool, agent),
 }

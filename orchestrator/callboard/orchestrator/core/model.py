@@ -137,6 +137,11 @@ class Agent:
     unsupported: set[str] = field(default_factory=set[str])
     turn: int = 0
     """When it was chosen last, counted in decisions."""
+    failures_in_row: int = 0
+    quarantines: int = 0
+    """How many it had since it last succeeded; more than 0: it is quarantined (see `health`)."""
+    is_probed: bool = False
+    """Quarantined, and given one task at a time to show that it is well."""
     has_room: bool = False
     """Whether the queue lists it as free: nothing is in its way."""
     changed_in: int = 0
@@ -146,6 +151,8 @@ class Agent:
         """The state that the protocol shows."""
         if self.liveness is AgentState.ONLINE and (self.operator_drain or self.own_drain or self.stopping):
             return AgentState.DRAINING
+        if self.liveness is AgentState.ONLINE and self.quarantines:
+            return AgentState.QUARANTINED
         return self.liveness
 
     @property
@@ -157,6 +164,8 @@ class Agent:
             return "offline"
         if self.operator_drain or self.own_drain or self.stopping:
             return "draining"
+        if self.quarantines and not (self.is_probed and not self.holds):
+            return "quarantined"
         if self.skip_until_ms:
             return "declined"
         return "no_slot" if len(self.holds) >= self.slots else None

@@ -4,6 +4,7 @@ Leaving a state stops its clocks; entering one starts them. An attempt ends when
 `running`, and never revives.
 """
 
+from callboard.orchestrator.core import health
 from callboard.orchestrator.core.effects import PublishTask
 from callboard.orchestrator.core.model import EndedAttempt, Task
 from callboard.orchestrator.core.pool import Pool
@@ -102,6 +103,7 @@ def end_attempt(
             succeeded=outcome is Outcome.SUCCEEDED,
             run_ms=max(now_ms - task.started_ms, 0),
         )
+    health.note(pool, agent_id, outcome, error, now_ms)
     what = what or move_after(task, outcome, error, pool.settings)
     until_ms = None
     if what is Move.BACKED_OFF:

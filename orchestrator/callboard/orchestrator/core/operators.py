@@ -1,5 +1,6 @@
 """What operators ask of agents: drain, resume, shut down. Doing it again is `changed: false`."""
 
+from callboard.orchestrator.core import health
 from callboard.orchestrator.core.effects import SendCancel, SendDrain, SendShutdown, StopProcess
 from callboard.orchestrator.core.events import DrainRequested, ResumeRequested, ShutdownRequested, Ticket
 from callboard.orchestrator.core.liveness import release_attempts, stop
@@ -28,12 +29,12 @@ def on_drain(pool: Pool, event: DrainRequested, now_ms: int) -> None:
 
 
 def on_resume(pool: Pool, event: ResumeRequested, now_ms: int) -> None:
-    """The agent may take tasks again, unless it drains by its own will."""
+    """The agent may take tasks again, unless it drains by its own will; a quarantine ends, too."""
     agent = _found(pool, event.ticket, event.agent_id)
     if agent is None:
         return
-    changed = agent.operator_drain
-    if changed:
+    changed = health.recover(pool, agent, now_ms) or agent.operator_drain
+    if agent.operator_drain:
         agent.operator_drain = False
         if not agent.stopping:
             # Else the grace is the shutdown's, which nothing puts off.

@@ -65,6 +65,9 @@ def _restore_agent(pool: Pool, row: AgentRow, now_ms: int) -> None:
         spawned=False,
         seen_ms=row.seen_ms if is_gone else now_ms,
     )
+    if row.state is AgentState.QUARANTINED:
+        agent.quarantines = 1
+        pool.timers.set(Clock.PROBE, agent.agent_id, now_ms + pool.settings.probe_after_ms)
     pool.queue.add(agent)
     if is_gone:
         pool.timers.set(Clock.FORGET, agent.agent_id, row.seen_ms + pool.settings.forget_agents_ms)

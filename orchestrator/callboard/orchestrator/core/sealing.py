@@ -5,7 +5,7 @@ from callboard.orchestrator.core.effects import Answer, Batch, Effect, SendOffer
 from callboard.orchestrator.core.model import Agent, Task
 from callboard.orchestrator.core.pool import Pool, Submission
 from callboard.schemas import tasks as messages
-from callboard.schemas.vocabulary import TaskState
+from callboard.schemas.vocabulary import AgentState, TaskState
 
 
 def seal(pool: Pool) -> Batch:
@@ -105,7 +105,7 @@ def agent_row(agent: Agent) -> AgentRow:
     """An agent's row, as it stands."""
     return AgentRow(
         agent_id=agent.agent_id,
-        state=agent.liveness,
+        state=AgentState.QUARANTINED if agent.state is AgentState.QUARANTINED else agent.liveness,
         incarnation=agent.incarnation,
         replaced=agent.replaced,
         role=agent.role,

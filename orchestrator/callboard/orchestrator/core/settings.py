@@ -31,6 +31,12 @@ class CoreSettings:
     ranked_agents: int = 64
     quarantine_crashes: int = 3
     quarantine_agents: int = 2
+    """A task that crashed so often, on so many agents, is poison."""
+    quarantine_failures: int = 10
+    """An agent that failed so often in a row is sick; 0: never."""
+    probe_after_ms: int = 30_000
+    """The first back-off of a sick agent; it doubles, up to:"""
+    probe_after_most_ms: int = 600_000
 
     def heartbeat_interval_for(self, agents: int) -> int:
         """The interval to dictate to a fleet of `agents`."""

@@ -20,10 +20,11 @@ class Clock(IntEnum):
     SKIP = 6
     GRACE = 7
     FORGET = 8
-    FLUSH = 9
+    PROBE = 9
+    FLUSH = 10
 
 
-AGENT_CLOCKS: Final = (Clock.LIVENESS, Clock.SKIP, Clock.GRACE, Clock.FORGET)
+AGENT_CLOCKS: Final = (Clock.LIVENESS, Clock.SKIP, Clock.GRACE, Clock.FORGET, Clock.PROBE)
 TASK_CLOCKS: Final = (Clock.DEFERRAL, Clock.DEADLINE, Clock.RUN_LIMIT, Clock.PROGRESS_LIMIT, Clock.OFFER)
 
 Key = tuple[Clock, str]

@@ -20,6 +20,7 @@ _REMEDIES: Final = {
     "suspect": "{count} silent agents are heard again",
     "offline": "{count} agents that are offline come back",
     "draining": "{count} draining agents are resumed",
+    "quarantined": "{count} quarantined agents are probed and succeed, or are resumed",
     "declined": "{count} agents that declined may be asked again",
 }
 """What ends each reason that passes."""
