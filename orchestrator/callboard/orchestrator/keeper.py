@@ -80,6 +80,8 @@ class PoolKeeper:
         """The owner, while the pool is ours."""
         self.owned = asyncio.Event()
         """Set once the pool was ours and served."""
+        self.is_held_elsewhere = False
+        """Whether another replica had the lease when we tried last: it serves, or loads and will."""
         self._premises = premises
         self._subjects = Subjects(pool, premises.config.prefix)
         self._server: Server | None = None
@@ -119,6 +121,7 @@ class PoolKeeper:
             lease_ms=self._premises.config.pool_lease_ms,
         )
         self._waiting_for = None
+        self.is_held_elsewhere = lease is None
         if lease is not None:
             await self._own(lease, began_s)
 

@@ -43,7 +43,7 @@ from callboard.orchestrator.store.memory import MemoryStore
 from callboard.orchestrator.store.migrate import migrate
 from callboard.orchestrator.store.port import Store, StoreUnavailableError
 from callboard.orchestrator.store.postgres import PostgresStore
-from callboard.schemas.errors import ConfigurationError, UnavailableError
+from callboard.schemas.errors import ConfigurationError, DatabaseOperationError
 from callboard.schemas.labels import LabelValue
 from callboard.schemas.status import SystemStatus
 from callboard.schemas.tasks import TaskChange, TaskDocument
@@ -92,7 +92,7 @@ class Orchestrator:
         Raises:
             ConfigurationError: The servers' settings, the schema or the durability do not fit.
             EmbeddedServerError: An embedded server does not start.
-            UnavailableError: A pool found no owner within 30 s, and is not being loaded here.
+            DatabaseOperationError: A pool found no owner within 30 s, and nobody was loading it.
         """
         async with self._starting:
             if self._client is not None:
@@ -338,13 +338,13 @@ async def _until_owned(client: Client, keeper: PoolKeeper) -> None:
     """Wait until the pool has an owner; a deep queue that is being loaded may take longer than `READY_S`.
 
     Raises:
-        UnavailableError: nobody owns it within `READY_S`, nor are we about to.
+        DatabaseOperationError: nobody owns it within `READY_S`, nor is anybody about to.
     """
     while True:
         try:
             await client.status(timeout_s=READY_S)
-        except UnavailableError:
-            if not keeper.is_loading:
+        except DatabaseOperationError:
+            if not (keeper.is_loading or keeper.is_held_elsewhere):
                 raise
         else:
             return
