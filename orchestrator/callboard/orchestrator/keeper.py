@@ -281,6 +281,7 @@ def core_settings(config: OrchestratorConfig) -> CoreSettings:
         heartbeat_interval_ms=int(config.heartbeat_interval_seconds * 1000),
         lease_intervals=config.lease_intervals,
         offer_repeats_ms=config.offer_repeat_ms,
+        ageing_ms=config.ageing_seconds * 1000,
         quarantine_failures=config.agent_quarantine_failures,
         max_tasks=config.max_queued_tasks,
         max_agents=config.max_registered_agents,

@@ -83,6 +83,14 @@ class OrchestratorConfig(Settings, frozen=True, kw_only=True):
     lease_intervals: Annotated[
         int, Meta(description="An agent silent for so many intervals is offline", ge=2, le=100)
     ] = 3
+    ageing_seconds: Annotated[
+        int,
+        Meta(
+            description="After so long a waiting task counts as one priority higher, and again; 0: never",
+            ge=0,
+            le=604_800,
+        ),
+    ] = 0
     agent_quarantine_failures: Annotated[
         int, Meta(description="An agent that failed so often in a row is quarantined; 0: never", ge=0, le=1000)
     ] = 10

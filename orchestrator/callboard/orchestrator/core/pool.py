@@ -37,7 +37,7 @@ class Pool:
         self.settings = settings
         self.epoch = epoch
         self.tasks: dict[str, Task] = {}
-        self.queue = Queue()
+        self.queue = Queue(settings.ageing_ms)
         self.timers = Timers()
         self.dice = Dice(seed)
         self.performance = Performance()

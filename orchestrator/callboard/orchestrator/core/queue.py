@@ -18,6 +18,7 @@ from callboard.schemas.vocabulary import TaskPriority
 
 IDLE_CLASSES: Final = 256
 _COMPACT_FROM: Final = 64
+_HIGHEST: Final = TaskPriority.CRITICAL.rank
 
 Order = tuple[int, int, str]
 
@@ -77,12 +78,11 @@ class PlacementClass:
         """Whether nobody waits here."""
         return not any(self.lanes)
 
-    def head(self) -> Task | None:
-        """The first waiting task: highest priority, then oldest."""
+    def heads(self) -> Iterator[Task]:
+        """The first waiting task of each priority, the highest first."""
         for lane in reversed(self.lanes):
             if lane and (task := lane.head()) is not None:
-                return task
-        return None
+                yield task
 
 
 WHOLE_POOL: Final = ""
@@ -90,9 +90,16 @@ WHOLE_POOL: Final = ""
 
 
 class Queue:
-    """All placement classes of a pool, and the fleet as they see it."""
+    """All placement classes of a pool, and the fleet as they see it.
 
-    def __init__(self) -> None:
+    Args:
+        ageing_ms: After so long a waiting task counts as one priority higher, and again; 0: never.
+    """
+
+    def __init__(self, ageing_ms: int = 0) -> None:
+        self._ageing_ms = ageing_ms
+        self._now_ms = 0
+        """The time by which tasks have aged: that of the last look at what is ready."""
         self.agents: dict[str, Agent] = {}
         self._classes: dict[Needs, PlacementClass] = {}
         self._idle: dict[Needs, PlacementClass] = {}
@@ -125,8 +132,11 @@ class Queue:
 
     def is_listed(self, placement: PlacementClass) -> bool:
         """Whether `placement` stands among the ready ones under its first task. Scans: for checks only."""
-        head = placement.head()
-        return head is not None and any(order == head.order and of is placement for order, _, of in self._ready)
+        head = self._head(placement)
+        if head is None:
+            return False
+        wanted = self.order_of(head)
+        return any(order == wanted and of is placement for order, _, of in self._ready)
 
     def class_of(self, needs: Needs) -> PlacementClass:
         """The class of `needs`, made and filled on first use."""
@@ -156,9 +166,8 @@ class Queue:
 
     def position(self, task: Task) -> int:
         """The place of a waiting task among those of its class, from 1. Scans its lane: for explanations only."""
-        lanes = self.class_of(task.needs).lanes
-        before = sum(len(lane) for lane in lanes[task.priority.rank + 1 :])
-        return before + 1 + sum(other.order < task.order for other in lanes[task.priority.rank])
+        order = self.order_of(task)
+        return 1 + sum(self.order_of(other) < order for lane in self.class_of(task.needs).lanes for other in lane)
 
     def oldest_ms(self) -> int | None:
         """The smallest `order_ms` of the tasks that wait."""
@@ -201,20 +210,29 @@ class Queue:
             placement.free.discard(agent.agent_id)
         del self.agents[agent.agent_id]
 
-    def ready(self, most: int) -> Iterator[tuple[Task, PlacementClass]]:
+    def order_of(self, task: Task) -> Order:
+        """The protocol's order, aged where that is wanted: counted from the same instant as the order itself."""
+        if not self._ageing_ms:
+            return task.order
+        risen = max(self._now_ms - task.order_ms, 0) // self._ageing_ms
+        return (-min(task.priority.rank + risen, _HIGHEST), task.order_ms, task.task_id)
+
+    def ready(self, most: int, now_ms: int) -> Iterator[tuple[Task, PlacementClass]]:
         """The first task that can be placed now, again and again, `most` of them.
 
         The caller takes each from the queue before it asks for the next, and asks until there is none: what is left
         is then listed for another time.
         """
+        if self._ageing_ms:
+            self._age(now_ms)
         while self._ready and most > 0:
             order, _, placement = heapq.heappop(self._ready)
             if placement.marked == order:
                 placement.marked = None
-            head = placement.head()
+            head = self._head(placement)
             if head is None or not placement.free or self.is_paused(placement.needs.type):
                 continue
-            if head.order == order:
+            if self.order_of(head) == order:
                 most -= 1
                 yield head, placement
             self._mark_ready(placement)
@@ -237,15 +255,29 @@ class Queue:
             self._classes_of[agent.agent_id].discard(placement)
         placement.free.discard(agent.agent_id)
 
+    def _age(self, now_ms: int) -> None:
+        """List the ready classes anew, in the order of this moment: one entry for each, whatever waits in it."""
+        self._now_ms = now_ms
+        listed = dict.fromkeys(placement for _, _, placement in self._ready)
+        self._ready.clear()
+        for placement in listed:
+            placement.marked = None
+            self._mark_ready(placement)
+
+    def _head(self, placement: PlacementClass) -> Task | None:
+        heads = placement.heads()
+        return min(heads, key=self.order_of, default=None) if self._ageing_ms else next(heads, None)
+
     def _mark_ready(self, placement: PlacementClass) -> None:
-        head = placement.head()
-        if head is None or not placement.free or placement.marked == head.order:
+        head = self._head(placement)
+        if head is None or not placement.free:
             return
-        if self.paused and self.is_paused(placement.needs.type):
+        order = self.order_of(head)
+        if placement.marked == order or (self.paused and self.is_paused(placement.needs.type)):
             return
         self._sequence += 1
-        placement.marked = head.order
-        heapq.heappush(self._ready, (head.order, self._sequence, placement))
+        placement.marked = order
+        heapq.heappush(self._ready, (order, self._sequence, placement))
 
     def _rest(self, placement: PlacementClass) -> None:
         """Note an idle class as just used; the longest unused one makes room."""

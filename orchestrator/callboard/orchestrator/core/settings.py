@@ -24,6 +24,8 @@ class CoreSettings:
     """Progress and `running` wait at most so long for a write to ride along with."""
     forget_agents_ms: int = 24 * 3600 * 1000
     shutdown_grace_ms: int = 10_000
+    ageing_ms: int = 0
+    """After so long a waiting task counts as one priority higher, and again; 0: never."""
     max_tasks: int = 1_000_000
     max_agents: int = 10_000
     max_assignments: int = 512
