@@ -8,9 +8,10 @@ Rules:
 """
 
 import asyncio
+import contextlib
 import functools
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import Any, Final, Generic, TypeVar
@@ -229,6 +230,21 @@ class Server:
         return receive
 
 
+@contextlib.contextmanager
+def refusing(request: Request) -> Iterator[None]:
+    """Have whatever ends the block early refuse `request`: an error, a bug, or our own end."""
+    try:
+        yield
+    except OrchestratorError as error:
+        request.refuse(error)
+    except asyncio.CancelledError:
+        # Cut short by our own end: how far it came is not known here.
+        request.refuse(OutcomeUnknownError("the orchestrator is stopping: ask again"))
+        raise
+    except Exception as error:  # noqa: BLE001 - a bug in one handler must not end the others; `fail` logs it
+        request.fail(error)
+
+
 def answering(handler: Callable[[M, Request], Awaitable[object]], spawn: Spawn) -> Handle[M]:
     """Make an asynchronous handler a `handle`: what it returns is the answer, what it raises the refusal.
 
@@ -238,16 +254,8 @@ def answering(handler: Callable[[M, Request], Awaitable[object]], spawn: Spawn) 
     """
 
     async def run(message: M, request: Request) -> None:
-        try:
+        with refusing(request):
             request.answer(await handler(message, request))
-        except OrchestratorError as error:
-            request.refuse(error)
-        except asyncio.CancelledError:
-            # Cut short by our own end: how far it came is not known here.
-            request.refuse(OutcomeUnknownError("the orchestrator is stopping: ask again"))
-            raise
-        except Exception as error:  # noqa: BLE001 - a bug in one handler must not end the others; `fail` logs it
-            request.fail(error)
 
     def handle(message: M, request: Request) -> None:
         spawn(run(message, request))

@@ -64,7 +64,7 @@ def endpoints_of(
         client("tasks", "get", tasks.GetTask, reading(task.get), "A task by id or key"),
         client("tasks", "list", tasks.ListTasks, reading(task.page), "Tasks, newest first"),
         client("tasks", "wait", tasks.WaitTask, task.wait, "A task once it is final, or at the time-out"),
-        client("tasks", "why", AskWhy, task.why, "Why a task waits, or why its agent was chosen"),
+        client("tasks", "why", AskWhy, reading(task.why), "Why a task waits, or why its agent was chosen"),
         client("tasks", "cancel", tasks.CancelTask, task.cancel, "Cancel a task"),
         client("tasks", "complete", tasks.CompleteTask, task.complete, "Finish a task with a result"),
         client("tasks", "retry", tasks.RetryTask, task.retry, "Run a failed task again, as a new one"),

@@ -53,6 +53,7 @@ MAX_UNWRITTEN_BYTES: Final = 32 * 1024 * 1024
 MAX_UNWRITTEN: Final = 5_000
 """Tasks changed since the last commit began; beyond, no event is taken until it ends."""
 STALL_S: Final = 1.5
+"""A pause between two turns that is longer than we ever mean to make."""
 STOP_S: Final = 5.0
 """How long a stopping owner tries to finish what is decided; without a database it may never come to that."""
 

@@ -1,6 +1,7 @@
-"""What the owner reads for its effects; a database that is away costs a repetition, never a decision."""
+"""What is read for requests and effects; a database that is away costs a repetition, never a decision."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final
 
@@ -18,6 +19,19 @@ log = structlog.get_logger("callboard.orchestrator")
 RETRY_AFTER_MS: Final = 1_000
 
 
+@contextmanager
+def unavailable_while_away() -> Iterator[None]:
+    """What the store says of a database that is away, in the protocol's words.
+
+    Raises:
+        UnavailableError: the database is away.
+    """
+    try:
+        yield
+    except StoreUnavailableError as error:
+        raise UnavailableError(str(error), retry_after_ms=RETRY_AFTER_MS) from error
+
+
 class Reads:
     """Reads of one pool."""
 
@@ -31,10 +45,8 @@ class Reads:
         Raises:
             UnavailableError: the database is away.
         """
-        try:
+        with unavailable_while_away():
             return await self._store.documents(self._pool, task_ids)
-        except StoreUnavailableError as error:
-            raise UnavailableError(str(error), retry_after_ms=RETRY_AFTER_MS) from error
 
     async def offer(self, offers: list[SendOffer], send: Callable[[SendOffer, OfferContent], None]) -> None:
         """Read what these offers carry and `send` each; one whose task is no longer live is dropped."""
@@ -52,9 +64,10 @@ class Reads:
         """Read the task of an event and hand the event in again."""
         event = effect.event
         try:
-            looked = await self._store.look_up(self._pool, event.task_id)
-        except StoreUnavailableError as error:
+            with unavailable_while_away():
+                looked = await self._store.look_up(self._pool, event.task_id)
+        except UnavailableError as error:
             if isinstance(event.ticket, Ticket):
-                event.ticket.refuse(UnavailableError(str(error), retry_after_ms=RETRY_AFTER_MS))
+                event.ticket.refuse(error)
             return
         post(replace(event, looked=looked))

@@ -5,7 +5,7 @@ What changes something becomes an event of the machine; what only reads goes to 
 
 import msgspec
 
-from callboard.bus.serve import Request
+from callboard.bus.serve import Request, refusing
 from callboard.orchestrator.config import SizeLimits
 from callboard.orchestrator.core.events import CancelRequested, CompletionRequested, TasksSubmitted, TaskSubmitted
 from callboard.orchestrator.core.tasks import needs_of
@@ -13,11 +13,11 @@ from callboard.orchestrator.core.why import explain_needs, explain_task
 from callboard.orchestrator.ids import TaskIds
 from callboard.orchestrator.many import Many
 from callboard.orchestrator.owner import PoolOwner
-from callboard.orchestrator.reads import RETRY_AFTER_MS
-from callboard.orchestrator.store.port import Original, StoreUnavailableError
+from callboard.orchestrator.reads import unavailable_while_away
+from callboard.orchestrator.store.port import Original
 from callboard.orchestrator.submissions import Submissions
 from callboard.schemas.codec import checked_json, decode
-from callboard.schemas.errors import InvalidTransitionError, OrchestratorError, TaskNotFoundError, UnavailableError
+from callboard.schemas.errors import InvalidTransitionError, OrchestratorError, TaskNotFoundError
 from callboard.schemas.tasks import (
     CancelTask,
     CompleteTask,
@@ -87,18 +87,14 @@ class TaskRequests:
         self._owner.spawn(self._retry(message.task_id, request))
 
     async def _retry(self, task_id: str, request: Request) -> None:
-        try:
+        with refusing(request):
             original = await self._original(task_id)
             spec = _without_key_and_deadline(original)
             self._owner.request(request, *self._submissions.again(spec, original.payload, retry_of=task_id))
-        except OrchestratorError as error:
-            request.refuse(error)
 
     async def _original(self, task_id: str) -> Original:
-        try:
+        with unavailable_while_away():
             original = await self._owner.store.original(self._pool, task_id)
-        except StoreUnavailableError as error:
-            raise UnavailableError(str(error), retry_after_ms=RETRY_AFTER_MS) from error
         if original is None:
             raise TaskNotFoundError(f"there is no task {task_id}", task_id=task_id)
         state = original.document.state
@@ -110,10 +106,8 @@ class TaskRequests:
 
     async def get(self, message: GetTask, _request: Request) -> TaskDocument:
         """`tasks.get`."""
-        try:
+        with unavailable_while_away():
             document = await self._owner.store.get(self._pool, task_id=message.task_id, key=message.key)
-        except StoreUnavailableError as error:
-            raise UnavailableError(str(error), retry_after_ms=RETRY_AFTER_MS) from error
         if document is None:
             what = f"task {message.task_id}" if message.key is None else f"task with key {message.key!r}"
             raise TaskNotFoundError(f"there is no {what}", task_id=message.task_id, key=message.key)
@@ -121,32 +115,23 @@ class TaskRequests:
 
     async def page(self, message: ListTasks, _request: Request) -> TaskPage:
         """`tasks.list`."""
-        try:
+        with unavailable_while_away():
             return await self._owner.store.page(self._pool, message)
-        except StoreUnavailableError as error:
-            raise UnavailableError(str(error), retry_after_ms=RETRY_AFTER_MS) from error
 
-    def why(self, message: AskWhy, request: Request) -> None:
+    async def why(self, message: AskWhy, _request: Request) -> Why:
         """`tasks.why`: from memory for what is live and for a dry run; else from the kept attempts."""
         pool = self._owner.machine.pool
-        task = None if message.task_id is None else pool.tasks.get(message.task_id)
         if message.task is not None:
-            request.answer(explain_needs(pool, needs_of(message.task)))
-        elif task is not None and not task.state.is_final:
-            request.answer(explain_task(pool, task))
-        elif message.task_id is not None:
-            self._owner.spawn(self._why_ended(message.task_id, request))
-
-    async def _why_ended(self, task_id: str, request: Request) -> None:
-        try:
+            return explain_needs(pool, needs_of(message.task))
+        task_id = message.task_id or ""
+        task = pool.tasks.get(task_id)
+        if task is not None and not task.state.is_final:
+            return explain_task(pool, task)
+        with unavailable_while_away():
             looked = await self._owner.store.look_up(self._pool, task_id)
-        except StoreUnavailableError as error:
-            request.refuse(UnavailableError(str(error), retry_after_ms=RETRY_AFTER_MS))
-            return
         if looked.state is None:
-            request.refuse(TaskNotFoundError(f"there is no task {task_id}", task_id=task_id))
-        else:
-            request.answer(Why(state=looked.state, scores=list(looked.ended[-1].scores) if looked.ended else []))
+            raise TaskNotFoundError(f"there is no task {task_id}", task_id=task_id)
+        return Why(state=looked.state, scores=list(looked.ended[-1].scores) if looked.ended else [])
 
     def wait(self, message: WaitTask, request: Request) -> None:
         """`tasks.wait`: a live task is waited for; any other one is read."""

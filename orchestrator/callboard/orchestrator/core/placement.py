@@ -85,8 +85,9 @@ class Placer:
         if strategy is TaskAssignmentStrategy.PERFORMANCE_BASED and self._dice.below(EXPLORE_ONE_IN) == 0:
             strategy = TaskAssignmentStrategy.ROUND_ROBIN
         scored: list[tuple[float, int, dict[str, float]]] = []
+        shunned = shunned_agent(task)
         for place, agent in enumerate(drawn):
-            parts = self._parts(task, agent, strategy, kin)
+            parts = self._parts(task, agent, strategy, kin=kin, shunned=shunned)
             scored.append((sum(parts.values()), -place, parts))
         best = heapq.nlargest(KEPT_SCORES, scored)
         self._turn += 1
@@ -95,14 +96,16 @@ class Placer:
         scores = (AgentScore(agent_id=ids[-place], total=total, parts=parts) for total, place, parts in best)
         return chosen, tuple(scores)
 
-    def _parts(self, task: Task, agent: Agent, strategy: TaskAssignmentStrategy, kin: str | None) -> dict[str, float]:
+    def _parts(
+        self, task: Task, agent: Agent, strategy: TaskAssignmentStrategy, *, kin: str | None, shunned: str | None
+    ) -> dict[str, float]:
         """The score of `agent` for `task`, by its parts."""
         parts = {strategy.value: SCORERS[strategy](agent, task.needs, self._performance)}
         if task.prefers:
             parts["prefers"] = PREFERENCE_WEIGHT * preferred_share(task, agent)
         if agent.agent_id == kin:
             parts["affinity"] = AFFINITY_WEIGHT
-        if agent.agent_id == shunned_agent(task):
+        if agent.agent_id == shunned:
             parts["retry"] = -RETRY_PENALTY
         return parts
 

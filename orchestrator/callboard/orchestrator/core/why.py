@@ -5,12 +5,14 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Final
 
+from msgspec.structs import replace
+
 from callboard.orchestrator.core.filters import mismatch
 from callboard.orchestrator.core.model import Needs, Task
 from callboard.orchestrator.core.pool import Pool
 from callboard.orchestrator.core.queue import WHOLE_POOL
 from callboard.schemas.times import to_instant
-from callboard.schemas.vocabulary import TaskState
+from callboard.schemas.vocabulary import WAITING_TASK_STATES, TaskState
 from callboard.schemas.why import AgentReason, Why
 
 SHOWN_AGENTS: Final = 20
@@ -28,38 +30,23 @@ _REMEDIES: Final = {
 
 def explain_task(pool: Pool, task: Task) -> Why:
     """A live task: waiting, or placed."""
+    if task.state not in WAITING_TASK_STATES:
+        return Why(state=task.state, scores=list(task.scores))
+    seen = explain_needs(pool, task.needs)
     if task.state is TaskState.DEFERRED:
         reason = task.reason or "not_before"
         until = "" if task.until_ms is None else f": {to_instant(task.until_ms).isoformat().replace('+00:00', 'Z')}"
-        seen = explain_needs(pool, task.needs)
-        return Why(
-            state=task.state,
-            candidates=seen.candidates,
-            excluded={reason: 1},
-            agents=[],
-            unblocked_by=[f"its time comes ({reason}{until})"],
-        )
-    if task.state is TaskState.QUEUED:
-        seen = explain_needs(pool, task.needs)
-        if pool.queue.is_paused(task.needs.type):
-            paused = "the pool" if WHOLE_POOL in pool.queue.paused else f"type {task.needs.type}"
-            return Why(
-                state=task.state,
-                position=pool.queue.position(task),
-                candidates=seen.candidates,
-                excluded={"paused": 1},
-                agents=[],
-                unblocked_by=[f"{paused} is resumed"],
-            )
-        return Why(
-            state=task.state,
-            position=pool.queue.position(task),
-            candidates=seen.candidates,
-            excluded=seen.excluded,
-            agents=seen.agents,
-            unblocked_by=seen.unblocked_by,
-        )
-    return Why(state=task.state, scores=list(task.scores))
+        seen = _held_back(seen, reason, f"its time comes ({reason}{until})")
+        return replace(seen, state=task.state)
+    if pool.queue.is_paused(task.needs.type):
+        paused = "the pool" if WHOLE_POOL in pool.queue.paused else f"type {task.needs.type}"
+        seen = _held_back(seen, "paused", f"{paused} is resumed")
+    return replace(seen, state=task.state, position=pool.queue.position(task))
+
+
+def _held_back(seen: Why, reason: str, remedy: str) -> Why:
+    """A reason of the task's own, which no agent can help."""
+    return replace(seen, excluded={reason: 1}, agents=[], unblocked_by=[remedy])
 
 
 def explain_needs(pool: Pool, needs: Needs) -> Why:
