@@ -1,4 +1,7 @@
-"""Section 5, `agents.spawn`: real processes, by role. Two at once is this orchestrator's limit."""
+"""Section 5, `agents.spawn`: real processes, by role. Two at once is this orchestrator's limit.
+
+A process may outlive its goodbye by a moment, and counts until it has ended: a refusal by the limit is asked again.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ async def test_a_spawned_agent_comes_online_works_and_is_shut_down(wire: Wire) -
         "role": "echoer", "agent_id": agent_id, "capabilities": [skill], "slots": 2, "labels": {"a": 1},
         "env": {"GREETING": "hello"},
     }  # fmt: skip
-    answer = await wire.ask("agents.spawn", **order)
+    answer = await wire.accepted("agents.spawn", **order)
     assert answer == {"agent_id": agent_id, "state": "online"}
     shown = await wire.ask("agents.get", agent_id=agent_id)
     assert (shown["role"], shown["capabilities"], shown["slots"], shown["labels"]) == ("echoer", [skill], 2, {"a": 1})
@@ -34,7 +37,7 @@ async def test_a_spawned_agent_comes_online_works_and_is_shut_down(wire: Wire) -
 
 
 async def test_an_agent_without_an_id_gets_one(wire: Wire) -> None:
-    answer = await wire.ask("agents.spawn", role="echoer")
+    answer = await wire.accepted("agents.spawn", role="echoer")
     assert answer["state"] == "online"
     await stop(wire, answer["agent_id"])
 
@@ -57,13 +60,12 @@ async def test_an_id_in_use_by_a_live_agent_is_refused(wire: Wire) -> None:
 
 
 async def test_no_more_are_spawned_than_the_limit_allows(wire: Wire) -> None:
-    spawned = [(await wire.ask("agents.spawn", role="echoer"))["agent_id"] for _ in range(2)]
+    spawned = [(await wire.accepted("agents.spawn", role="echoer"))["agent_id"] for _ in range(2)]
     refused_id = unique("spawned")
     error = await wire.refusal("agents.spawn", role="echoer", agent_id=refused_id)
     assert error.code == "resource_limit"
     assert (await wire.refusal("agents.get", agent_id=refused_id)).code == "agent_not_found"
     await stop(wire, spawned[0])
-    # Its process may outlive its goodbye by a moment.
     third = await wire.accepted("agents.spawn", role="echoer")
     for agent_id in (spawned[1], third["agent_id"]):
         await stop(wire, agent_id)
