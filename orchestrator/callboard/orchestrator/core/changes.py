@@ -5,11 +5,13 @@ attempt that the batch before left (protocol, section 6; the lease: `leases`).
 """
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from callboard.orchestrator.core.model import EndedAttempt
 from callboard.schemas.labels import LabelValue
 from callboard.schemas.tasks import TaskError
 from callboard.schemas.vocabulary import AgentState, TaskState
+from callboard.schemas.why import AgentScore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +33,8 @@ class TaskColumns:
     crashes: int
     crashed_on: tuple[str, ...]
     progress: bytes | None
+    scores: tuple[AgentScore, ...] = ()
+    """The best scores of the decision that placed the attempt in hand."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +57,8 @@ class NewTask:
     key: str | None = None
     digest: bytes = b""
     retry_of: str | None = None
+    concurrency_key: str | None = None
+    concurrency_limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +105,15 @@ class AgentRow:
     seen_ms: int
 
 
+class KeyHold(NamedTuple):
+    """An attempt that is over and still counts for its concurrency key, because its agent may still run it."""
+
+    agent_id: str
+    task_id: str
+    attempt: int
+    key: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changes:
     """Everything that one batch writes."""
@@ -109,9 +124,20 @@ class Changes:
     pauses: tuple[str, ...] = ()
     """Types of task that are paused from now; the empty text is the whole pool."""
     resumes: tuple[str, ...] = ()
+    kept_holds: tuple[KeyHold, ...] = ()
+    dropped_holds: tuple[KeyHold, ...] = ()
+    """Those of earlier batches that count no longer."""
 
     def __bool__(self) -> bool:
-        return bool(self.tasks or self.agents or self.forgotten_agents or self.pauses or self.resumes)
+        return bool(
+            self.tasks
+            or self.agents
+            or self.forgotten_agents
+            or self.pauses
+            or self.resumes
+            or self.kept_holds
+            or self.dropped_holds
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,9 +153,49 @@ class StoredTask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
-    """The committed state of a pool at a take-over."""
+class LaneRead:
+    """Which queued tasks of one placement class and one priority to read: `limit` from `(from_ms, from_id)` on."""
 
+    placement: str
+    priority: int
+    from_ms: int
+    from_id: str
+    limit: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgendaRead:
+    """Which waiting tasks to read by the instant at which time will change them: `limit` from `(from_ms, from_id)` on.
+
+    The instant is the earlier one of `until_ms` and `deadline_ms`.
+    """
+
+    from_ms: int
+    from_id: str
+    limit: int
+
+
+class KeyLimit(NamedTuple):
+    """How many live tasks of a concurrency key have this limit."""
+
+    key: str
+    limit: int
+    tasks: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """The committed state of a pool at a take-over, without what merely waits.
+
+    `held` are the assigned and running tasks, `heads` the first queued one of each placement class and priority;
+    `counts` has every live state. The other waiting tasks are read when they are wanted.
+    """
+
+    held: list[StoredTask] = field(default_factory=list[StoredTask])
+    heads: list[StoredTask] = field(default_factory=list[StoredTask])
+    counts: dict[TaskState, int] = field(default_factory=dict[TaskState, int])
+    limits: list[KeyLimit] = field(default_factory=list[KeyLimit])
+    key_holds: list[KeyHold] = field(default_factory=list[KeyHold])
     tasks: list[StoredTask] = field(default_factory=list[StoredTask])
     agents: list[AgentRow] = field(default_factory=list[AgentRow])
     pauses: tuple[str, ...] = ()

@@ -6,6 +6,7 @@ A request about a task that is not in memory is looked up by the shell, which re
 
 from dataclasses import dataclass
 
+from callboard.orchestrator.core.changes import StoredTask
 from callboard.orchestrator.core.model import EndedAttempt, Held
 from callboard.schemas.agents import AssignAnswer, Heartbeat, Register, ReportProgress
 from callboard.schemas.tasks import TaskError, TaskSpec
@@ -16,10 +17,14 @@ Ticket = object
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Looked:
-    """What the database says of a task: its state (`None`: there is no such task) and its kept attempts."""
+    """What the database says of a task: its state (`None`: there is no such task) and its kept attempts.
+
+    `stored` is the task itself while it is live.
+    """
 
     state: TaskState | None
     ended: tuple[EndedAttempt, ...] = ()
+    stored: StoredTask | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
