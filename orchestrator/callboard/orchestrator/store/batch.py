@@ -79,6 +79,8 @@ _FOR_LIFE: Final = (
     ("spec", "bytea"),
     ("payload", "bytea"),
     ("retry_of", "uuid"),
+    ("concurrency_key", "text"),
+    ("concurrency_limit", "bigint"),
     ("is_keyed", "boolean"),
 )
 _CHANGING: Final = (
@@ -96,6 +98,7 @@ _CHANGING: Final = (
     ("crashes", "bigint"),
     ("crashed_on", "text"),
     ("progress", "bytea"),
+    ("scores", "bytea"),
     ("ended", "text"),
 )
 _GUARD: Final = (("id", "uuid"), ("was_state", "text"), ("was_attempt", "bigint"))
@@ -132,13 +135,15 @@ INSERTS: Final = Part(
 inserted AS (
     INSERT INTO task (
         id, pool, type, priority, created_ms, order_ms, placement, deadline_ms, spec, payload, retry_of,
+        concurrency_key, concurrency_limit,
         state, version, attempt, agent_id, incarnation, assigned_ms, started_ms, updated_ms, until_ms, reason,
-        spent, crashes, crashed_on, progress, attempts, epoch, batch
+        spent, crashes, crashed_on, progress, scores, attempts, epoch, batch
     )
     SELECT
         x.id, lease.pool, x.type, x.priority, x.created_ms, x.order_ms, x.placement, x.deadline_ms, x.spec, x.payload,
-        x.retry_of, x.state, x.version, x.attempt, x.agent_id, x.incarnation, x.assigned_ms, x.started_ms,
-        x.updated_ms, x.until_ms, x.reason, x.spent, x.crashes, string_to_array(x.crashed_on, ','), x.progress,
+        x.retry_of, x.concurrency_key, x.concurrency_limit,
+        x.state, x.version, x.attempt, x.agent_id, x.incarnation, x.assigned_ms, x.started_ms, x.updated_ms, x.until_ms,
+        x.reason, x.spent, x.crashes, string_to_array(x.crashed_on, ','), x.progress, x.scores,
         coalesce(string_to_array(x.ended, E'\\n'), '{}'), lease.epoch, lease.batch
     FROM lease, {rows}
     WHERE NOT x.is_keyed OR x.id IN (SELECT task_id FROM claimed)
@@ -172,7 +177,7 @@ updated AS (
         state = x.state, version = x.version, attempt = x.attempt, agent_id = x.agent_id, incarnation = x.incarnation,
         assigned_ms = x.assigned_ms, started_ms = x.started_ms, updated_ms = x.updated_ms, until_ms = x.until_ms,
         reason = x.reason, spent = x.spent, crashes = x.crashes, crashed_on = string_to_array(x.crashed_on, ','),
-        progress = x.progress, attempts = {attempts}, epoch = lease.epoch, batch = lease.batch
+        progress = x.progress, scores = x.scores, attempts = {attempts}, epoch = lease.epoch, batch = lease.batch
     FROM lease, {rows}
     WHERE t.id = ANY({ids}) AND t.id = x.id AND t.pool = lease.pool
         AND t.state = x.was_state AND t.attempt = x.was_attempt
@@ -260,6 +265,27 @@ RESUMES: Final = Part(
     """
 resumed AS (
     DELETE FROM pool_pause p USING lease WHERE p.pool = lease.pool AND p.type = ANY({ids})
+)""",
+)
+
+_HOLD: Final = (("agent_id", "text"), ("task_id", "uuid"), ("attempt", "bigint"), ("key", "text"))
+
+KEPT_HOLDS: Final = Part(
+    _HOLD,
+    """
+held AS (
+    INSERT INTO key_hold (pool, agent_id, task_id, attempt, key)
+    SELECT lease.pool, x.agent_id, x.task_id, x.attempt, x.key FROM lease, {rows} ON CONFLICT DO NOTHING
+)""",
+)
+
+DROPPED_HOLDS: Final = Part(
+    _HOLD[:-1],
+    """
+dropped AS (
+    DELETE FROM key_hold h USING lease, {rows}
+    WHERE h.pool = lease.pool AND h.agent_id = ANY({ids})
+        AND h.agent_id = x.agent_id AND h.task_id = x.task_id AND h.attempt = x.attempt
 )""",
 )
 

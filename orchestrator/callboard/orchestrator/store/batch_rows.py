@@ -67,6 +67,8 @@ def rows_of(changes: Changes) -> Rows:
         (batch.FORGOTTEN_AGENTS, [(agent_id,) for agent_id in changes.forgotten_agents if agent_id not in present]),
         (batch.PAUSES, [(what,) for what in changes.pauses]),
         (batch.RESUMES, [(what,) for what in changes.resumes]),
+        (batch.KEPT_HOLDS, changes.kept_holds),
+        (batch.DROPPED_HOLDS, [hold[:-1] for hold in changes.dropped_holds]),
     )
     filled = [(part, rows) for part, rows in pairs if rows]
     arrays = [list(column) for _, rows in filled for column in zip(*rows, strict=True)]
@@ -82,6 +84,8 @@ def halves(changes: Changes) -> Sequence[Changes]:
     items += [Changes(forgotten_agents=(name,)) for name in changes.forgotten_agents if name not in present]
     items += [Changes(pauses=(what,)) for what in changes.pauses]
     items += [Changes(resumes=(what,)) for what in changes.resumes]
+    items += [Changes(kept_holds=(hold,)) for hold in changes.kept_holds]
+    items += [Changes(dropped_holds=(hold,)) for hold in changes.dropped_holds]
     middle = len(items) // 2
     return [_joined(part) for part in (items[:middle], items[middle:]) if part] if middle else []
 
@@ -94,6 +98,8 @@ def _joined(items: Iterable[Changes]) -> Changes:
         forgotten_agents=tuple(name for item in items for name in item.forgotten_agents),
         pauses=tuple(what for item in items for what in item.pauses),
         resumes=tuple(what for item in items for what in item.resumes),
+        kept_holds=tuple(hold for item in items for hold in item.kept_holds),
+        dropped_holds=tuple(hold for item in items for hold in item.dropped_holds),
     )
 
 
@@ -114,6 +120,8 @@ def _for_life(new: NewTask) -> tuple[Any, ...]:
         new.spec,
         new.payload,
         new.retry_of,
+        new.concurrency_key,
+        new.concurrency_limit,
         new.key is not None,
     )
 
@@ -141,6 +149,7 @@ def _changing(change: TaskChange) -> tuple[Any, ...]:
         columns.crashes,
         ",".join(columns.crashed_on),
         columns.progress,
+        _json.encode(columns.scores) if columns.scores else None,
         # JSON has no line breaks outside of its strings, and strings escape theirs.
         b"\n".join(map(_json.encode, change.ended)).decode() if change.ended else None,
     )

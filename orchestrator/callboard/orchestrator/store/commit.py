@@ -94,6 +94,7 @@ class _Attempt:
                     pool=self._lease.pool,
                     task_id=[change.columns.task_id for change in changes.tasks],
                     agent_id=[row.agent_id for row in changes.agents],
+                    hold=[hold[:-1] for hold in (*changes.kept_holds, *changes.dropped_holds)],
                     error=_without_contents(error),
                 )
             for part in parts:

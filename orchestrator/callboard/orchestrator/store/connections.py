@@ -57,6 +57,15 @@ WRITING: Final[dict[str, str]] = {
     "enable_nestloop": "off",
 }
 """Only for statements that find every row by an index."""
+DISPATCHING: Final[dict[str, str]] = {
+    **_LIMITS,
+    # The same for reads in the order of an index: without these a plan that was cached when the tables were small, or
+    # that takes a class for a small one, would fetch a whole queue to sort it.
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "enable_sort": "off",
+}
+"""Only for statements that walk an index from a place on."""
 
 
 @dataclass(slots=True)

@@ -11,37 +11,41 @@ from __future__ import annotations
 
 import heapq
 import time
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from callboard.orchestrator.core.changes import AgentRow, Ending, NewTask, Snapshot, StoredTask, TaskColumns
+from callboard.orchestrator.core.changes import (
+    AgentRow,
+    KeyHold,
+    KeyLimit,
+    NewTask,
+    Snapshot,
+    StoredTask,
+)
 from callboard.orchestrator.core.events import Looked
-from callboard.orchestrator.store.documents import DEFAULT_PAGE, Cursor, TaskRow, document_of, page_of
-from callboard.orchestrator.store.port import Committed, FencedError, KeyHolder, Lease, OfferContent, Original
+from callboard.orchestrator.store.documents import DEFAULT_PAGE, Cursor, document_of, page_of
+from callboard.orchestrator.store.memory_rows import Kept, in_order, place_of, stored_of, summary_of, whole_of
+from callboard.orchestrator.store.memory_waiting import Waiting
+from callboard.orchestrator.store.port import (
+    LIVE_STATES,
+    Committed,
+    FencedError,
+    KeyHolder,
+    Lease,
+    OfferContent,
+    Original,
+)
 from callboard.schemas.limits import KEPT_ATTEMPTS
-from callboard.schemas.vocabulary import Durability
+from callboard.schemas.vocabulary import HELD_TASK_STATES, Durability
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from callboard.orchestrator.core.changes import Changes, TaskChange
-    from callboard.orchestrator.core.model import EndedAttempt
+    from callboard.orchestrator.core.changes import AgendaRead, Changes, LaneRead, TaskChange
     from callboard.schemas.tasks import ListTasks, TaskDocument, TaskPage
 
 DAY_MS = 86_400_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Kept:
-    """A task as the last commit about it left it; final with `ending`."""
-
-    pool: str
-    new: NewTask
-    columns: TaskColumns
-    ended: tuple[EndedAttempt, ...]
-    ending: Ending | None
 
 
 @dataclass(slots=True)
@@ -82,10 +86,12 @@ class MemoryStore:
         self._key_retention_ms = key_retention_ms
         self._clock = clock
         self._holdings: dict[str, _Holding] = {}
-        self._tasks: dict[str, _Kept] = {}
+        self._tasks: dict[str, Kept] = {}
         self._claims: dict[tuple[str, str, str], _Claim] = {}
         self._agents: dict[tuple[str, str], AgentRow] = {}
         self._pauses: set[tuple[str, str]] = set()
+        self._key_holds: dict[tuple[str, str, str, int], str] = {}
+        self._waiting = Waiting()
 
     async def open(self) -> None:
         """Nothing to connect to."""
@@ -157,16 +163,23 @@ class MemoryStore:
                     refused.add(change.new.task_id)
             elif not self._update_if_current(lease.pool, change):
                 stale.add(change.columns.task_id)
-        for agent_id in changes.forgotten_agents:
-            self._agents.pop((lease.pool, agent_id), None)
-        for row in changes.agents:
-            self._agents[lease.pool, row.agent_id] = row
-        self._pauses |= {(lease.pool, what) for what in changes.pauses}
-        self._pauses -= {(lease.pool, what) for what in changes.resumes}
+        self._write_others(lease.pool, changes)
         held.lease = replace(held.lease, batch=number)
         held.expires_ms = now_ms + lease_ms
         held.last = Committed(refused=frozenset(refused), stale=frozenset(stale), now_ms=now_ms)
         return held.last
+
+    def _write_others(self, pool: str, changes: Changes) -> None:
+        for agent_id in changes.forgotten_agents:
+            self._agents.pop((pool, agent_id), None)
+        for row in changes.agents:
+            self._agents[pool, row.agent_id] = row
+        self._pauses |= {(pool, what) for what in changes.pauses}
+        self._pauses -= {(pool, what) for what in changes.resumes}
+        for hold in changes.dropped_holds:
+            self._key_holds.pop((pool, hold.agent_id, hold.task_id, hold.attempt), None)
+        for hold in changes.kept_holds:
+            self._key_holds.setdefault((pool, hold.agent_id, hold.task_id, hold.attempt), hold.key)
 
     def _insert(self, pool: str, change: TaskChange, new: NewTask) -> bool:
         finished_ms = None if change.ending is None else change.ending.finished_ms
@@ -176,9 +189,11 @@ class MemoryStore:
             if claim is not None and not self._is_over(claim, new.created_ms):
                 return False
             self._claims[place] = _Claim(new.task_id, new.digest, finished_ms)
-        self._tasks[new.task_id] = _Kept(
+        self._tasks[new.task_id] = Kept(
             pool=pool, new=new, columns=change.columns, ended=change.ended, ending=change.ending
         )
+        if change.ending is None:
+            self._waiting.add(pool, new, change.columns)
         return True
 
     def _is_over(self, claim: _Claim, at_ms: int) -> bool:
@@ -192,6 +207,9 @@ class MemoryStore:
             return False
         ended = (*kept.ended, *change.ended)[-KEPT_ATTEMPTS:]
         self._tasks[kept.new.task_id] = replace(kept, columns=change.columns, ended=ended, ending=change.ending)
+        self._waiting.remove(pool, kept.new, kept.columns)
+        if change.ending is None:
+            self._waiting.add(pool, kept.new, change.columns)
         claim = self._claims.get((pool, kept.new.key_scope or "", kept.new.key or ""))
         if change.ending is not None and claim is not None and claim.task_id == kept.new.task_id:
             claim.finished_ms = change.ending.finished_ms
@@ -200,23 +218,41 @@ class MemoryStore:
     # -- reading -----------------------------------------------------------------------------------------------------
 
     async def load(self, lease: Lease) -> Snapshot:
-        """The pool's live tasks, in the queue's order, and its agents."""
-        live = [kept for kept in self._tasks.values() if kept.pool == lease.pool and kept.ending is None]
-        live.sort(key=lambda kept: (-kept.new.priority, kept.new.order_ms, kept.new.task_id))
-        tasks = [
-            StoredTask(
-                columns=kept.columns,
-                spec=kept.new.spec,
-                created_ms=kept.new.created_ms,
-                order_ms=kept.new.order_ms,
-                deadline_ms=kept.new.deadline_ms,
-                last_end=kept.ended[-1] if kept.ended else None,
-            )
+        """What a new owner starts from."""
+        pool = lease.pool
+        live = [kept for kept in self._tasks.values() if kept.pool == pool and kept.ending is None]
+        held = [stored_of(kept) for kept in live if kept.columns.state in HELD_TASK_STATES]
+        counts = Counter(kept.columns.state for kept in live)
+        limits = Counter(
+            (kept.new.concurrency_key, kept.new.concurrency_limit)
             for kept in live
-        ]
-        agents = [self._agents[place] for place in sorted(self._agents) if place[0] == lease.pool]
-        pauses = tuple(sorted(what for pool, what in self._pauses if pool == lease.pool))
-        return Snapshot(tasks=tasks, agents=agents, pauses=pauses)
+            if kept.new.concurrency_key is not None and kept.new.concurrency_limit is not None
+        )
+        return Snapshot(
+            held=sorted(held, key=lambda stored: stored.columns.task_id),
+            heads=self._stored(self._waiting.heads(pool)),
+            counts={state: counts[state] for state in LIVE_STATES},
+            limits=sorted(KeyLimit(key, limit, tasks) for (key, limit), tasks in limits.items()),
+            key_holds=sorted(KeyHold(*place[1:], key) for place, key in self._key_holds.items() if place[0] == pool),
+            agents=[self._agents[place] for place in sorted(self._agents) if place[0] == pool],
+            pauses=tuple(sorted(what for where, what in self._pauses if where == pool)),
+            tasks=in_order(live),
+        )
+
+    async def lanes(self, pool: str, reads: Sequence[LaneRead]) -> list[list[StoredTask]]:
+        """The queued tasks of several lanes, each in its order."""
+        return [self._stored(self._waiting.lane(pool, read)) for read in reads]
+
+    async def agenda(self, pool: str, read: AgendaRead) -> list[StoredTask]:
+        """Waiting tasks with an instant at which time changes them, the next one first."""
+        return self._stored(self._waiting.agenda(pool, read))
+
+    async def queued_before(self, pool: str, placement: str, priority: int, order_ms: int, task_id: str) -> int:
+        """How many queued tasks of a placement class come before that place in the queue's order."""
+        return self._waiting.queued_before(pool, placement, priority, (order_ms, task_id))
+
+    def _stored(self, task_ids: list[str]) -> list[StoredTask]:
+        return [stored_of(self._tasks[task_id]) for task_id in task_ids]
 
     async def offers(self, task_ids: list[str]) -> dict[str, OfferContent]:
         """What offers of these live tasks carry; ids that are not live are left out."""
@@ -228,9 +264,12 @@ class MemoryStore:
         }
 
     async def look_up(self, pool: str, task_id: str) -> Looked:
-        """State and kept attempts of a task."""
+        """State and kept attempts of a task; while it is live, the task itself."""
         kept = self._find(pool, task_id)
-        return Looked(state=None) if kept is None else Looked(state=kept.columns.state, ended=kept.ended)
+        if kept is None:
+            return Looked(state=None)
+        stored = stored_of(kept) if kept.ending is None else None
+        return Looked(state=kept.columns.state, ended=kept.ended, stored=stored)
 
     async def get(self, pool: str, *, task_id: str | None = None, key: str | None = None) -> TaskDocument | None:
         """A task's document, by its id or by the client's key."""
@@ -242,7 +281,7 @@ class MemoryStore:
     async def documents(self, pool: str, task_ids: list[str]) -> dict[str, TaskDocument]:
         """Documents of several tasks; missing ones are left out."""
         found = {task_id: kept for task_id in task_ids if (kept := self._find(pool, task_id)) is not None}
-        return {task_id: document_of(_whole(kept)) for task_id, kept in found.items()}
+        return {task_id: document_of(whole_of(kept)) for task_id, kept in found.items()}
 
     async def page(self, pool: str, query: ListTasks) -> TaskPage:
         """A page of tasks, the newest first by creation.
@@ -259,9 +298,9 @@ class MemoryStore:
             and query.state in {None, kept.columns.state}
             and query.type in {None, kept.new.type}
             and query.agent_id in {None, kept.columns.agent_id}
-            and (cursor is None or _place(kept) < (cursor.created_ms, cursor.task_id))
+            and (cursor is None or place_of(kept) < (cursor.created_ms, cursor.task_id))
         ]
-        return page_of([_summary(kept) for kept in heapq.nlargest(limit + 1, found, key=_place)], limit)
+        return page_of([summary_of(kept) for kept in heapq.nlargest(limit + 1, found, key=place_of)], limit)
 
     async def key_holders(self, pool: str, scope: str, keys: list[str]) -> dict[str, KeyHolder]:
         """The tasks that these keys belong to."""
@@ -278,7 +317,7 @@ class MemoryStore:
         kept = self._find(pool, task_id)
         if kept is None:
             return None
-        document = document_of(_whole(kept))
+        document = document_of(whole_of(kept))
         return Original(task_id=task_id, document=document, spec=kept.new.spec, payload=kept.new.payload)
 
     async def maintain(self, *, retention_days: int) -> None:
@@ -296,44 +335,6 @@ class MemoryStore:
             if kept.ending is None or kept.ending.finished_ms >= oldest_ms
         }
 
-    def _find(self, pool: str, task_id: str) -> _Kept | None:
+    def _find(self, pool: str, task_id: str) -> Kept | None:
         kept = self._tasks.get(task_id)
         return kept if kept is not None and kept.pool == pool else None
-
-
-def _place(kept: _Kept) -> tuple[int, str]:
-    return (kept.new.created_ms, kept.new.task_id)
-
-
-def _summary(kept: _Kept) -> TaskRow:
-    new, columns, ending = kept.new, kept.columns, kept.ending
-    error = None if ending is None or ending.error is None else msgspec.json.encode(ending.error)
-    return TaskRow(
-        task_id=new.task_id,
-        type=new.type,
-        priority=new.priority,
-        state=columns.state,
-        version=columns.version,
-        attempt=columns.attempt,
-        agent_id=columns.agent_id,
-        incarnation=columns.incarnation,
-        created_ms=new.created_ms,
-        started_ms=columns.started_ms,
-        updated_ms=columns.updated_ms,
-        reason=columns.reason,
-        spec=new.spec,
-        progress=columns.progress,
-        retry_of=new.retry_of,
-        assigned_ms=columns.assigned_ms,
-        until_ms=columns.until_ms if ending is None else None,
-        finished_ms=None if ending is None else ending.finished_ms,
-        error=error,
-    )
-
-
-def _whole(kept: _Kept) -> TaskRow:
-    row = _summary(kept)
-    row.payload = kept.new.payload
-    row.result = None if kept.ending is None else kept.ending.result
-    row.attempts = [msgspec.json.encode(end).decode() for end in kept.ended]
-    return row

@@ -10,13 +10,18 @@ Rules:
   reported as `stale`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
-from callboard.orchestrator.core.changes import Changes, Snapshot
+from callboard.orchestrator.core.changes import AgendaRead, Changes, LaneRead, Snapshot, StoredTask
 from callboard.orchestrator.core.events import Looked
 from callboard.schemas.tasks import ListTasks, TaskDocument, TaskPage
-from callboard.schemas.vocabulary import Durability
+from callboard.schemas.vocabulary import HELD_TASK_STATES, WAITING_TASK_STATES, Durability
+
+FIRST_ID: Final = "00000000-0000-0000-0000-000000000000"
+"""No task id is before it."""
+LIVE_STATES: Final = tuple(sorted(WAITING_TASK_STATES | HELD_TASK_STATES))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +145,33 @@ class Store(Protocol):
         ...
 
     async def load(self, lease: Lease) -> Snapshot:
-        """The pool's live tasks, in the queue's order (protocol, section 4), and its agents by id, as committed."""
+        """What a new owner starts from, as committed.
+
+        The tasks that agents hold, by id; the first queued task of each placement class and priority, in the queue's
+        order (protocol, section 4); how many tasks there are in each live state, none too; limits, holds and agents by
+        their first fields. It costs what it returns, and the counting.
+        """
+        ...
+
+    async def lanes(self, pool: str, reads: Sequence[LaneRead]) -> list[list[StoredTask]]:
+        """The queued tasks of several lanes in one read, each by `(order_ms, task_id)`, its starting place included.
+
+        `from_id` is a task id: to start at the first one, give `FIRST_ID`.
+        """
+        ...
+
+    async def agenda(self, pool: str, read: AgendaRead) -> list[StoredTask]:
+        """Waiting tasks with an instant at which time changes them, by `(instant, task_id)`, `read`'s place included.
+
+        `from_id` is a task id, as in `lanes`.
+        """
+        ...
+
+    async def queued_before(self, pool: str, placement: str, priority: int, order_ms: int, task_id: str) -> int:
+        """How many queued tasks of a placement class come before that place in the queue's order.
+
+        It costs what it counts.
+        """
         ...
 
     async def commit(self, lease: Lease, number: int, changes: Changes, *, lease_ms: int) -> Committed:
@@ -159,7 +190,7 @@ class Store(Protocol):
         ...
 
     async def look_up(self, pool: str, task_id: str) -> Looked:
-        """State and kept attempts of a task, live or in the history."""
+        """State and kept attempts of a task, live or in the history; while it is live, the task itself."""
         ...
 
     async def get(self, pool: str, *, task_id: str | None = None, key: str | None = None) -> TaskDocument | None:

@@ -1,7 +1,8 @@
 """The store in Postgres. Each method is one thing said to the database; what is said is in the modules beside this.
 
 Rules:
-- Commits, leases and offers have connections of their own: no reader can keep a lease from being renewed.
+- Commits, leases and offers have connections of their own, and so has what the scheduler reads: no client that reads
+  can keep a lease from being renewed, or a task from being placed.
 - A store that was closed can be opened again.
 """
 
@@ -12,9 +13,9 @@ from typing import TYPE_CHECKING, Final
 import asyncpg
 import structlog
 
-from callboard.orchestrator.store import leases, loading, maintenance, reads
+from callboard.orchestrator.store import leases, loading, maintenance, reads, waiting
 from callboard.orchestrator.store.commit import commit
-from callboard.orchestrator.store.connections import READING, WRITING, Connections
+from callboard.orchestrator.store.connections import DISPATCHING, READING, WRITING, Connections
 from callboard.orchestrator.store.documents import document_of
 from callboard.orchestrator.store.driver import PgConnection
 from callboard.orchestrator.store.tables import SCHEMA_REVISION
@@ -22,7 +23,9 @@ from callboard.schemas.errors import ConfigurationError
 from callboard.schemas.vocabulary import Durability
 
 if TYPE_CHECKING:
-    from callboard.orchestrator.core.changes import Changes, Snapshot
+    from collections.abc import Sequence
+
+    from callboard.orchestrator.core.changes import AgendaRead, Changes, LaneRead, Snapshot, StoredTask
     from callboard.orchestrator.core.events import Looked
     from callboard.orchestrator.store.port import Committed, KeyHolder, Lease, OfferContent, Original
     from callboard.schemas.tasks import ListTasks, TaskDocument, TaskPage
@@ -31,6 +34,7 @@ log = structlog.get_logger()
 
 WRITERS: Final = 16
 """Most connections for commits; a pool uses one for its commits and one for its offers."""
+DISPATCHERS: Final = 4
 READERS: Final = 4
 
 _DURABILITY: Final = ("fsync", "synchronous_commit", "full_page_writes")
@@ -51,6 +55,7 @@ class PostgresStore:
         self._allow_relaxed = allow_relaxed_durability
         self._durability = Durability.FSYNC
         self._writing = Connections(database_url, WRITING, limit=WRITERS)
+        self._dispatching = Connections(database_url, DISPATCHING, limit=DISPATCHERS)
         self._reading = Connections(database_url, READING, limit=READERS)
 
     @property
@@ -67,6 +72,7 @@ class PostgresStore:
         """
         await self.close()
         self._writing = Connections(self._url, WRITING, limit=WRITERS)
+        self._dispatching = Connections(self._url, DISPATCHING, limit=DISPATCHERS)
         self._reading = Connections(self._url, READING, limit=READERS)
         async with self._writing.use() as lent:
             await _check_schema(lent.pg)
@@ -89,6 +95,7 @@ class PostgresStore:
     async def close(self) -> None:
         """Let go of every connection. May be called twice."""
         await self._writing.close()
+        await self._dispatching.close()
         await self._reading.close()
 
     async def ping(self) -> None:
@@ -119,9 +126,24 @@ class PostgresStore:
             await leases.release(lent.pg, lease)
 
     async def load(self, lease: Lease) -> Snapshot:
-        """The pool's live tasks, in the queue's order, and its agents, as committed."""
-        async with self._reading.use() as lent:
+        """What a new owner starts from, as committed."""
+        async with self._dispatching.use() as lent:
             return await loading.load(lent.pg, lease.pool)
+
+    async def lanes(self, pool: str, reads: Sequence[LaneRead]) -> list[list[StoredTask]]:
+        """The queued tasks of several lanes in one read, each in its order."""
+        async with self._dispatching.use() as lent:
+            return await waiting.lanes(lent.pg, pool, reads)
+
+    async def agenda(self, pool: str, read: AgendaRead) -> list[StoredTask]:
+        """Waiting tasks with an instant at which time changes them, the next one first."""
+        async with self._dispatching.use() as lent:
+            return await waiting.agenda(lent.pg, pool, read)
+
+    async def queued_before(self, pool: str, placement: str, priority: int, order_ms: int, task_id: str) -> int:
+        """How many queued tasks of a placement class come before that place in the queue's order."""
+        async with self._reading.use() as lent:
+            return await waiting.queued_before(lent.pg, pool, placement, priority, order_ms=order_ms, task_id=task_id)
 
     async def commit(self, lease: Lease, number: int, changes: Changes, *, lease_ms: int) -> Committed:
         """Write batch `number` and extend the lease, in one transaction.
@@ -139,7 +161,7 @@ class PostgresStore:
             return await reads.offers(lent.pg, task_ids)
 
     async def look_up(self, pool: str, task_id: str) -> Looked:
-        """State and kept attempts of a task, live or in the history."""
+        """State and kept attempts of a task, live or in the history; while it is live, the task itself."""
         async with self._reading.use() as lent:
             return await reads.look_up(lent.pg, pool, task_id)
 

@@ -18,6 +18,7 @@ from callboard.orchestrator.store.documents import DEFAULT_PAGE, Cursor, TaskRow
 from callboard.orchestrator.store.driver import PgConnection
 from callboard.orchestrator.store.port import KeyHolder, OfferContent, Original
 from callboard.orchestrator.store.sql import Query, among, query
+from callboard.orchestrator.store.stored import COLUMNS, NO_COLUMNS, stored_of
 from callboard.orchestrator.store.tables import task, task_history, task_key
 from callboard.schemas.tasks import TaskPage
 from callboard.schemas.vocabulary import TaskState
@@ -57,7 +58,9 @@ def _whole(table: Table) -> Select[*tuple[Any, ...]]:
 
 
 def _outline(table: Table) -> Select[*tuple[Any, ...]]:
-    chosen = select(table.c.state, table.c.attempts)
+    """What a `Looked` is made of, from either table."""
+    stored = COLUMNS if table is task else NO_COLUMNS
+    chosen = select(table.c.state.label("looked_state"), table.c.attempts, *stored)
     return chosen.where(table.c.pool == bindparam("pool"), table.c.id == bindparam("id", type_=Uuid(as_uuid=False)))
 
 
@@ -82,11 +85,17 @@ async def offers(pg: PgConnection, task_ids: list[str]) -> dict[str, OfferConten
 
 
 async def look_up(pg: PgConnection, pool: str, task_id: str) -> Looked:
-    """The state of a task and its ended attempts."""
+    """The state of a task and its ended attempts; while it is live, the task."""
     rows = await _LOOK_UP.fetch(pg, pool=pool, id=task_id)
     if not rows:
         return Looked(state=None)
-    return Looked(state=TaskState(rows[0]["state"]), ended=ended_of(rows[0]["attempts"]))
+    row = rows[0]
+    is_live = row["task_id"] is not None
+    return Looked(
+        state=TaskState(row["looked_state"]),
+        ended=ended_of(row["attempts"]),
+        stored=stored_of(row) if is_live else None,
+    )
 
 
 async def rows(pg: PgConnection, pool: str, task_ids: list[str]) -> list[TaskRow]:

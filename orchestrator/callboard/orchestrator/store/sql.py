@@ -25,10 +25,16 @@ class Query:
     names: tuple[str, ...]
     defaults: dict[str, Any]
 
-    async def fetch(self, pg: PgConnection, **values: Any) -> list[Record]:  # noqa: ANN401 - SQL values of any type
-        """All rows, as records of asyncpg."""
+    async def fetch(
+        self,
+        pg: PgConnection,
+        *,
+        timeout_s: float | None = None,
+        **values: Any,  # noqa: ANN401 - SQL values of any type
+    ) -> list[Record]:
+        """All rows, as records of asyncpg; `timeout_s` replaces the connection's own time-out."""
         values = {**self.defaults, **values}
-        rows: list[Record] = await pg.fetch(self.sql, *(values[name] for name in self.names))
+        rows: list[Record] = await pg.fetch(self.sql, *(values[name] for name in self.names), timeout=timeout_s)
         return rows
 
 

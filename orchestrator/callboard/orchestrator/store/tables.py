@@ -4,7 +4,8 @@ Rules:
 - `task` holds live tasks only, so that the hot table stays small; a final one moves to `task_history`, partitioned by
   the day (UTC) of its end.
 - `*_ms` are milliseconds since the Unix epoch. States are the protocol's words.
-- Specifications, payloads, results, progress and errors are bytes of UTF-8 JSON; `jsonb` would refuse an escaped NUL.
+- Specifications, payloads, results, progress, scores and errors are bytes of UTF-8 JSON; `jsonb` would refuse an
+  escaped NUL.
 - `epoch` and `batch` name the batch that wrote a row last: so a repeated commit can tell what it did the first time.
 """
 
@@ -24,7 +25,7 @@ from sqlalchemy import (
     Uuid,
 )
 
-SCHEMA_REVISION: Final = "0002"
+SCHEMA_REVISION: Final = "0003"
 """The migration that this version needs."""
 
 metadata: Final = MetaData()
@@ -85,8 +86,14 @@ task: Final = Table(
     _required("spent", BigInteger),
     _required("crashes", BigInteger),
     _required("crashed_on", ARRAY(Text)),
+    Column("concurrency_key", Text),
+    Column("concurrency_limit", BigInteger),
+    Column("scores", LargeBinary),
 )
-"""Live tasks. `placement` is a digest of the placement class, which may be longer than an index entry can be."""
+"""Live tasks. `placement` is a digest of the placement class, which may be longer than an index entry can be.
+
+`scores` are those of the attempt in hand, null when there are none.
+"""
 
 task_history: Final = Table(
     "task_history",
@@ -135,3 +142,14 @@ agent: Final = Table(
 
 pool_pause: Final = Table("pool_pause", metadata, _required("pool", Text, key=True), _required("type", Text, key=True))
 """What is paused: types of task; the empty text is the whole pool."""
+
+key_hold: Final = Table(
+    "key_hold",
+    metadata,
+    _required("pool", Text, key=True),
+    _required("agent_id", Text, key=True),
+    _required("task_id", Uuid(as_uuid=False), key=True),
+    _required("attempt", BigInteger, key=True),
+    _required("key", Text),
+)
+"""Attempts that are over and still count for their concurrency key."""
