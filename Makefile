@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test lint types docs bench-core check clean
+.PHONY: help install demo test lint types docs schemas bench-core check clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -29,6 +29,7 @@ lint: $(STAMP) ## Linters: ruff and the import layers
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/python docs/generate.py --check
+	$(BIN)/python schemas/generate.py --check
 
 types: $(STAMP) ## Type checkers: mypy strict and pyright
 	$(BIN)/mypy
@@ -36,6 +37,9 @@ types: $(STAMP) ## Type checkers: mypy strict and pyright
 
 docs: $(STAMP) ## Redraw the generated parts of the documentation
 	$(BIN)/python docs/generate.py
+
+schemas: $(STAMP) ## Redraw the contract artefacts: JSON Schemas, AsyncAPI, golden messages
+	$(BIN)/python schemas/generate.py
 
 bench-core: $(STAMP) ## Time per decision of the scheduling core, over growing fleets and backlogs
 	$(BIN)/python benchmarks/core.py

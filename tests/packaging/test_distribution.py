@@ -35,6 +35,19 @@ def test_every_portion_is_typed_and_the_migrations_travel_along(wheel: Path) -> 
     assert any(name.startswith("callboard/orchestrator/store/migrations/versions/") for name in names)
 
 
+def test_the_installed_command_prints_the_contract_that_travels_along(wheel: Path, tmp_path: Path) -> None:
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    script = "import sys; from callboard.cli.main import run; sys.exit(run(['schema', sys.argv[1]]))"
+    for name, file in (("asyncapi", "asyncapi"), ("TaskSpec", "json/TaskSpec"), ("tasks.get", "golden/tasks.get")):
+        printed = subprocess.run(
+            [sys.executable, "-c", script, name],
+            cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)}, check=True, capture_output=True, text=True,
+        ).stdout  # fmt: skip
+        assert printed == (ROOT / "schemas" / f"{file}.json").read_text()
+    installed = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.json")}
+    assert len(installed) == len(list((ROOT / "schemas").glob("*/*.json"))) + 1
+
+
 def test_agents_and_clients_need_none_of_the_servers_dependencies() -> None:
     absent = ("alembic", "asyncpg", "cyclopts", "prometheus_client", "rich", "sqlalchemy", "starlette", "uvicorn")
     script = (

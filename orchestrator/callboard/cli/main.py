@@ -53,6 +53,7 @@ _COMMANDS: Final = (
     (app, "config", _SERVICE, "service:config", "callboard config --mode staging"),
     (app, "status", _SERVICE, "status:status", "callboard status --json"),
     (app, "demo", _SERVICE, "service:demo", "callboard demo"),
+    (app, "schema", _SERVICE, "schema:schema", "callboard schema TaskSpec"),
     (app, "version", _SERVICE, "service:show_version", "callboard version"),
     (app, "submit", _TASKS, "submit:submit", """callboard submit review '{"file": "a.py"}' --priority high --wait"""),
     (app, "get", _TASKS, "tasks:get", f"callboard get {_ID} --json"),

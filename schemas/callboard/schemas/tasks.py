@@ -38,6 +38,7 @@ from callboard.schemas.vocabulary import (
 
 NULL: Final = Raw(b"null")
 DEFAULT_MAX_ATTEMPTS: Final = 3
+DEFAULT_CONCURRENCY_LIMIT: Final = 1
 
 Capabilities = Annotated[list[Name], Meta(max_length=256)]
 Metadata = Annotated[dict[Annotated[str, Meta(max_length=256, pattern=NO_NUL_PATTERN)], Text], Meta(max_length=256)]
@@ -70,7 +71,7 @@ class TaskSpec(Message, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A task as a client submits it; durations in milliseconds.
 
     `payload` is any JSON, kept byte by byte. Give at most one of `deadline` and `ttl_ms`, and of `not_before`
-    and `delay_ms`.
+    and `delay_ms`. A `concurrency_key` without a `concurrency_limit` is exclusive: one task of it at a time.
     """
 
     type: Name
@@ -82,6 +83,8 @@ class TaskSpec(Message, frozen=True, kw_only=True, forbid_unknown_fields=True):
     requires: Requirements | None = None
     prefers: Preferences | None = None
     affinity_key: Key | None = None
+    concurrency_key: Key | None = None
+    concurrency_limit: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
     strategy: TaskAssignmentStrategy | None = None
     max_attempts: Annotated[int, Meta(ge=1, le=1000)] | None = None
     backoff: Backoff | None = None
@@ -98,6 +101,13 @@ class TaskSpec(Message, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise ValueError("give deadline or ttl_ms, not both")
         if self.not_before is not None and self.delay_ms is not None:
             raise ValueError("give not_before or delay_ms, not both")
+        if self.concurrency_limit is not None and self.concurrency_key is None:
+            raise ValueError("concurrency_limit needs a concurrency_key")
+
+    @property
+    def limit_of_key(self) -> int | None:
+        """How many tasks of its concurrency key may run at once; `None` without a key."""
+        return None if self.concurrency_key is None else self.concurrency_limit or DEFAULT_CONCURRENCY_LIMIT
 
     def without_payload(self) -> bytes:
         """The specification as JSON less its payload: what is stored beside the payload."""
@@ -114,6 +124,7 @@ class TaskSpec(Message, frozen=True, kw_only=True, forbid_unknown_fields=True):
             priority=self.priority or TaskPriority.NORMAL,
             requires=msgspec.structs.replace(requires, capabilities=sorted(set(requires.capabilities or ()))),
             max_attempts=self.max_attempts or DEFAULT_MAX_ATTEMPTS,
+            concurrency_limit=self.limit_of_key,
             backoff=self.backoff or Backoff(),
             on_unsatisfiable=self.on_unsatisfiable or OnUnsatisfiable.WAIT,
         )
@@ -203,6 +214,8 @@ class TaskDocument(Message, frozen=True, kw_only=True):
     requires: Requirements | None = None
     prefers: Preferences | None = None
     affinity_key: str | None = None
+    concurrency_key: str | None = None
+    concurrency_limit: int | None = None
     strategy: TaskAssignmentStrategy | None = None
     max_attempts: int | None = None
     backoff: Backoff | None = None
