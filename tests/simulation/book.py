@@ -39,6 +39,8 @@ class Book:
         self.lines: dict[str, Line] = {}
         self.slots: dict[str, int] = {}
         self.max_attempts: dict[str, int] = {}
+        self.keys: dict[str, tuple[str, int]] = {}
+        """The concurrency key and limit of tasks that have one."""
         self.accepted: set[str] = set()
         self.by_hand: set[str] = set()
         self.started: Counter[tuple[str, int]] = Counter()
@@ -52,9 +54,30 @@ class Book:
         for change in changes.tasks:
             if change.columns.task_id not in refused:
                 self._committed(change)
+        self._check_keys(changes)
         over = [agent_id for agent_id, held in self._held.items() if held > self.slots[agent_id]]
         if over:
             self._world.fail(f"{over[0]} has {self._held[over[0]]} attempts in {self.slots[over[0]]} slots")
+
+    def _check_keys(self, changes: Changes) -> None:
+        """No assignment brought a key over the lowest limit of those that were alive at the decision."""
+        written = {change.columns.task_id: change for change in changes.tasks}
+        assigned = {
+            self.keys[task_id][0]
+            for task_id, change in written.items()
+            if task_id in self.keys and change.columns.state is TaskState.ASSIGNED
+        }
+        for key in assigned:
+            lines = [(self.lines[of], of) for of, (name, _) in self.keys.items() if name == key and of in self.lines]
+            held = sum(line.state in HELD_TASK_STATES for line, _ in lines)
+            known = [
+                self.keys[task_id][1]
+                for line, task_id in lines
+                if line.state in HELD_TASK_STATES
+                or (not line.state.is_final and (task_id not in written or written[task_id].new is None))
+            ]
+            if held > min(known, default=held):
+                self._world.fail(f"{held} tasks of {key} are held at a limit of {min(known)}")
 
     def _committed(self, change: TaskChange) -> None:
         columns = change.columns

@@ -38,11 +38,14 @@ class Clients:
         kind = world.rng.choice(CALM if calm else RISKY)
         limited = kind == "hang"
         needs = Requirements(capabilities=[world.rng.choice(capabilities)]) if world.chance(0.3) else None
+        keyed = world.chance(0.3)
         return TaskSpec(
             type=kind,
             key=f"key-{number}" if world.chance(0.7) else None,
             priority=world.rng.choice(list(TaskPriority)),
             requires=needs,
+            concurrency_key=world.rng.choice(["K", "L"]) if keyed else None,
+            concurrency_limit=world.between(1, 2) if keyed else None,
             strategy=world.rng.choice([None, *TaskAssignmentStrategy]),
             max_attempts=world.between(1, 5),
             backoff=BACKOFF,
@@ -69,8 +72,10 @@ class Clients:
         def event_of(answer: Answer) -> ev.TaskSubmitted:
             # A message that arrives twice is two submissions, as the orchestrator sees it.
             self._ids += 1
-            task_id = f"task-{self._ids:04}"
+            task_id = f"00000000-0000-7000-8000-{self._ids:012}"
             self._book.max_attempts[task_id] = spec.max_attempts or DEFAULT_MAX_ATTEMPTS
+            if spec.concurrency_key is not None:
+                self._book.keys[task_id] = (spec.concurrency_key, spec.limit_of_key or 0)
             return ev.TaskSubmitted(
                 ticket=answer, task_id=task_id, spec=spec, spec_json=spec_json, payload=b"null", digest=digest
             )

@@ -2,12 +2,15 @@
 
 from tests.simulation.book import Book
 from tests.simulation.world import World
-from tests.support.core_rig import POOL, done
+from tests.support.core_rig import POOL, done, window_read
 
-from callboard.orchestrator.core.changes import Changes, Snapshot
-from callboard.orchestrator.core.events import Looked
+from callboard.orchestrator.core.changes import Changes, Snapshot, WindowAsked
+from callboard.orchestrator.core.events import Looked, WindowRead
+from callboard.orchestrator.core.model import Task
+from callboard.orchestrator.core.specs import stored_task
 from callboard.orchestrator.store.memory import MemoryStore
 from callboard.orchestrator.store.port import Committed, KeyHolder, Lease, OfferContent
+from callboard.schemas.vocabulary import TaskState
 
 LEASE_MS = 3_000
 KEY_RETENTION_MS = 3_600_000
@@ -66,6 +69,23 @@ class Database:
         if self.is_down:
             raise AwayError
         return done(self._store.look_up(POOL, task_id))
+
+    def window(self, asked: WindowAsked) -> WindowRead:
+        """Waiting tasks, as they are now.
+
+        Raises:
+            AwayError: nothing can be known.
+        """
+        if self.is_down:
+            raise AwayError
+        return window_read(self._store, asked)
+
+    def queued(self) -> list[Task]:
+        """All committed tasks that wait for an agent: what an owner without a window would hold."""
+        states = [(task_id, line.state) for task_id, line in self._book.lines.items()]
+        ids = [task_id for task_id, state in states if state is TaskState.QUEUED]
+        found = [done(self._store.look_up(POOL, task_id)).stored for task_id in ids]
+        return [stored_task(stored) for stored in found if stored is not None]
 
     def offer(self, task_id: str) -> OfferContent | None:
         """What the offer of a task carries, while it lives."""

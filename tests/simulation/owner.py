@@ -7,6 +7,7 @@ without database or bus it is passive. What it decides is watched, see `watch`.
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from tests.simulation.book import Book
@@ -18,6 +19,7 @@ from tests.support.core_rig import POOL
 
 from callboard.orchestrator.core import effects as do
 from callboard.orchestrator.core import events as ev
+from callboard.orchestrator.core.changes import WindowAsked
 from callboard.orchestrator.core.effects import Batch, Effect
 from callboard.orchestrator.core.machine import Machine
 from callboard.orchestrator.core.restore import restore
@@ -28,7 +30,11 @@ from callboard.schemas.errors import KeyConflictError, UnavailableError
 from callboard.schemas.tasks import SubmitAnswer, TaskChange
 from callboard.schemas.vocabulary import DatabaseHealth
 
+WINDOWS: Final = (1, 8, 20_000)
+"""Waiting tasks that memory holds: so few that most are read again and again, or all."""
 SETTINGS: Final = CoreSettings(
+    least_lane=2,
+    far_ms=500,
     heartbeat_interval_ms=1_000,
     offer_repeats_ms=(500, 1_000, 2_000),
     max_assignments=4,
@@ -55,10 +61,11 @@ class Owner:
         self.last_words: Callable[[], None] | None = None
         """Called while its next commit is under way, to kill it there."""
         self._lease = database.acquire()
-        self.machine = Machine(POOL, SETTINGS, epoch=self._lease.epoch, seed=world.between(0, 2**32))
+        settings = replace(SETTINGS, window=world.rng.choice(WINDOWS))
+        self.machine = Machine(POOL, settings, epoch=self._lease.epoch, seed=world.between(0, 2**32))
         restore(self.machine, database.load(self._lease), world.now_ms)
         world.note("WEATHER owner of epoch", self._lease.epoch)
-        self._watch = Watch(world, self.machine.pool)
+        self._watch = Watch(world, self.machine.pool, database)
         self._wake()
 
     # What comes in.
@@ -208,6 +215,8 @@ class Owner:
                     _tell(ticket, error)
                 case do.LookUp(event=event):
                     self._look_up(event)
+                case do.ReadWindow(asked=asked):
+                    self._world.after(self._world.between(1, 20), partial(self._read_window, asked))
                 case do.SendOffer():
                     self._offer(effect)
                 case do.SendCancel(agent_id=agent_id, task_id=task_id, attempt=attempt):
@@ -222,11 +231,22 @@ class Owner:
     def _look_up(self, event: Any) -> None:  # noqa: ANN401 - any event that may be looked up
         def read() -> None:
             try:
-                self.post(replace(event, looked=self._database.look_up(event.task_id)))
+                looked = self._database.look_up(event.task_id)
             except AwayError:
                 _tell(event.ticket, UnavailableError(retry_after_ms=RETRY_MS))
+            else:
+                # What was read is old when it arrives.
+                self._world.after(self._world.between(0, 10), lambda: self.post(replace(event, looked=looked)))
 
         self._world.after(self._world.between(1, 4), read)
+
+    def _read_window(self, asked: WindowAsked) -> None:
+        try:
+            read = self._database.window(asked)
+        except AwayError:
+            self._world.after(RETRY_MS, partial(self._read_window, asked))
+        else:
+            self._world.after(self._world.between(0, 20), lambda: self.post(read))
 
     def _offer(self, effect: do.SendOffer) -> None:
         self._book.offered(effect.task_id, effect.attempt, effect.agent_id)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from msgspec.structs import replace
 from tests.simulation.book import Book
 from tests.simulation.clients import Clients
 from tests.simulation.database import Database
@@ -18,12 +19,14 @@ from tests.simulation.weather import Weather
 from tests.simulation.world import ScheduleError, World
 
 from callboard.orchestrator.core import events as ev
-from callboard.schemas.vocabulary import Outcome
+from callboard.schemas.vocabulary import Outcome, TaskPriority
 
 WINDOW_MS: Final = 15_000
 DRAIN_MS: Final = 600_000
 CLEAN_UP_MS: Final = 20_000
 CALM_ONE_IN: Final = 8
+FLOODS: Final = 0.4
+PRIORITIES: Final = (TaskPriority.NORMAL, TaskPriority.HIGH)
 CAPABILITIES: Final = ("x", "y", "z")
 
 
@@ -106,10 +109,18 @@ class Schedule:
             self.fleet.join(Member(agent_id=f"agent-{number}", slots=slots, capabilities=has, types=types))
         for number in range(world.between(3, 14)):
             world.after(world.between(0, WINDOW_MS), self._story_of_a_task(number))
+        if world.chance(FLOODS):
+            began_ms = world.between(0, WINDOW_MS)
+            for number in range(100, 100 + world.between(10, 60)):
+                world.after(began_ms + world.between(0, 300), self._story_of_a_task(number, flood=True))
 
-    def _story_of_a_task(self, number: int) -> Callable[[], None]:
+    def _story_of_a_task(self, number: int, *, flood: bool = False) -> Callable[[], None]:
         world, clients = self.world, self.clients
         spec = clients.spec(number, CAPABILITIES, calm=self.is_calm)
+        if flood:
+            # All in a few lanes, so that a window is too small for them.
+            kind = world.rng.choice(TYPES[:1])
+            spec = replace(spec, type=kind, requires=None, priority=world.rng.choice(PRIORITIES))
 
         def accepted(task_id: str) -> None:
             if self.is_calm:

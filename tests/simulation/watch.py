@@ -8,6 +8,7 @@
 from collections.abc import Sequence
 from typing import Final
 
+from tests.simulation.database import Database
 from tests.simulation.world import World
 
 from callboard.orchestrator.core import effects as do
@@ -26,8 +27,8 @@ CHECKED_SHARE: Final = 0.1
 class Watch:
     """Looks at one owner's pool."""
 
-    def __init__(self, world: World, pool: Pool) -> None:
-        self._world, self._pool = world, pool
+    def __init__(self, world: World, pool: Pool, database: Database) -> None:
+        self._world, self._pool, self._database = world, pool, database
         self._check()
 
     def handled(self, event: ev.Event, effects: Sequence[Effect]) -> None:
@@ -59,16 +60,24 @@ class Watch:
             if task.state is TaskState.ASSIGNED and task.changed_in == number and task.assigned_ms == self._world.now_ms
         ]
         waiting = [task for task in self._pool.tasks.values() if task.state is TaskState.QUEUED]
+        if placed:
+            # The oracle has no window: what waits in the database alone comes first just the same.
+            waiting += [task for task in self._database.queued() if task.task_id not in self._pool.tasks]
         for task in waiting:
             self._check_waits_rightly(task, placed)
         self._check_grace(batch)
 
     def _check_waits_rightly(self, task: Task, placed: Sequence[Task]) -> None:
+        key = task.concurrency_key
+        use = None if key is None else self._pool.queue.keys.find(key)
+        if use is not None and not use.is_open:
+            return
         for agent in self._pool.agents.values():
             if mismatch(task.needs, agent) is not None:
                 continue
             # What is still listed as ready was more than one batch places: the next one goes on.
-            if agent.obstacle is None and not self._pool.queue.has_ready:
+            is_due = not self._pool.queue.has_ready and self._pool.reading is None
+            if agent.obstacle is None and is_due:
                 self._world.fail(f"{task.task_id} waits though {agent.agent_id} is free", about=task.task_id)
             later = [other.task_id for other in placed if other.agent_id == agent.agent_id and other.order > task.order]
             if later:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from callboard.orchestrator.core import effects as do
 from callboard.orchestrator.core import events as ev
-from callboard.orchestrator.core.changes import Changes
+from callboard.orchestrator.core.changes import Changes, WindowAsked
 from callboard.orchestrator.core.effects import Batch, Effect
 from callboard.orchestrator.core.invariants import check
 from callboard.orchestrator.core.machine import Machine
@@ -40,6 +40,13 @@ def done(work: Coroutine[Any, Any, T]) -> T:
         result: T = stop.value
         return result
     raise AssertionError("the store in memory waits for nothing")
+
+
+def window_read(store: MemoryStore, asked: WindowAsked) -> ev.WindowRead:
+    """What the store has of what is asked for."""
+    lanes = done(store.lanes(POOL, asked.lanes))
+    agenda = [] if asked.agenda is None else done(store.agenda(POOL, asked.agenda))
+    return ev.WindowRead(asked=asked, lanes=tuple(map(tuple, lanes)), agenda=tuple(agenda))
 
 
 class Rig:
@@ -107,6 +114,15 @@ class Rig:
             self.settle()
         self.now_ms = until_ms
 
+    def read_all(self) -> None:
+        """Have every waiting task read into memory."""
+        pool = self.machine.pool
+        while pool.absent.counts.total():
+            for lane in [lane for placement in pool.queue.classes for lane in placement.lanes if lane.edge is not None]:
+                pool.queue.want(lane)
+            pool.absent.agenda.is_wanted = pool.absent.agenda.edge is not None
+            self.tell(ev.TimeAdvanced())
+
     def restart(self) -> None:
         """Another owner takes over from what is committed."""
         self._take_over()
@@ -122,6 +138,8 @@ class Rig:
             elif isinstance(effect, do.LookUp):
                 looked = done(self.store.look_up(POOL, effect.event.task_id))
                 self.tell(_with_looked(effect.event, looked))
+            elif isinstance(effect, do.ReadWindow):
+                self.tell(window_read(self.store, effect.asked))
 
     def take(self, kind: type[E]) -> list[E]:
         """The effects of this kind since the last take; all others are forgotten."""
@@ -147,7 +165,7 @@ class Rig:
         self._tasks += 1
         return ev.TaskSubmitted(
             ticket=self.ticket(),
-            task_id=f"task-{self._tasks:05}",
+            task_id=f"00000000-0000-7000-8000-{self._tasks:012}",
             spec=spec,
             spec_json=spec.without_payload(),
             payload=bytes(spec.payload),

@@ -22,10 +22,13 @@ def shape(machine: Machine) -> dict[str, object]:
         "agents": {agent_id: agent_row(agent) for agent_id, agent in pool.agents.items()},
         "counts": {state: count for state, count in pool.counts.items() if not state.is_final},
         "waiting": {
-            (placement.needs, rank): sorted(task.order for task in lane)
+            (placement.needs, lane.strand.key, lane.rank): sorted(task.order for task in lane)
             for placement in pool.queue.classes
-            for rank, lane in enumerate(placement.lanes)
+            for lane in placement.lanes
             if len(lane)
+        },
+        "keys": {
+            key: (use.held, use.limits.lowest()) for key in ("k", "l") if (use := pool.queue.keys.find(key)) is not None
         },
         "timers": {key for key in pool.timers if key[0] in TASK_CLOCKS},
         "held": {
@@ -51,6 +54,7 @@ def walk(rig: Rig, rng: random.Random, steps: int) -> None:
                     run_timeout_ms=rng.choice([None, 9_000]),
                     requires=rng.choice([None, Requirements(capabilities=["x"])]),
                     backoff=Backoff(initial_ms=4_000),
+                    concurrency_key=rng.choice([None, "k", "l"]),
                 )
             case 2:
                 rig.keep_alive(rng.randrange(4_000), *agents)
@@ -81,6 +85,7 @@ def test_the_committed_changes_restore_to_an_equal_machine(seed: int) -> None:
         agent.seen_ms = rig.now_ms
     before["agents"] = {agent_id: agent_row(agent) for agent_id, agent in rig.machine.pool.agents.items()}
     rig._take_over()
+    rig.read_all()
     assert shape(rig.machine) == before
 
 

@@ -27,6 +27,8 @@ class SubmitOptions(TypedDict, total=False):
         labels: only an agent whose labels compare so may take it.
         prefers: comparisons that make an agent more welcome, by their weights.
         affinity_key: rather the agent that ran a task with this key last.
+        concurrency_key: at most `concurrency_limit` tasks of this key run at once in the pool.
+        concurrency_limit: 1 when absent; among different limits of a key the lowest counts.
         strategy: how the agent is chosen; the pool's when absent.
         max_attempts: how many attempts may fail, time out or crash; 3 when absent.
         backoff: the delay between attempts.
@@ -49,6 +51,8 @@ class SubmitOptions(TypedDict, total=False):
     labels: Sequence[LabelMatch] | None
     prefers: Sequence[Preference] | None
     affinity_key: str | None
+    concurrency_key: str | None
+    concurrency_limit: int | None
     strategy: TaskAssignmentStrategy | None
     max_attempts: int | None
     backoff: Backoff | None

@@ -19,7 +19,7 @@ import structlog
 from callboard.bus.connection import Bus
 from callboard.orchestrator.beside import Beside
 from callboard.orchestrator.clock import PoolClock, steady_s
-from callboard.orchestrator.core.effects import Answer, Batch, Effect, LookUp, PublishTask, SendOffer
+from callboard.orchestrator.core.effects import Answer, Batch, Effect, LookUp, PublishTask, ReadWindow, SendOffer
 from callboard.orchestrator.core.events import BatchCommitted, Event, ObservationResumed, TimeAdvanced
 from callboard.orchestrator.core.machine import Machine
 from callboard.orchestrator.core.restore import restore
@@ -388,6 +388,8 @@ class PoolOwner:
                     self.outbox.offer(effect, fresh.content)
             elif isinstance(effect, LookUp):
                 self.spawn(self._reads.look_up(effect, self.post))
+            elif isinstance(effect, ReadWindow):
+                self.spawn(self._reads.window(effect.asked, self.post))
             else:
                 if isinstance(effect, Answer) and effect.task_id is not None:
                     self._fresh.pop(effect.task_id, None)

@@ -1,5 +1,6 @@
 """What is read for requests and effects; a database that is away costs a repetition, never a decision."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -7,8 +8,9 @@ from typing import Final
 
 import structlog
 
+from callboard.orchestrator.core.changes import WindowAsked
 from callboard.orchestrator.core.effects import LookUp, SendOffer
-from callboard.orchestrator.core.events import Event
+from callboard.orchestrator.core.events import Event, WindowRead
 from callboard.orchestrator.store.port import OfferContent, Store, StoreUnavailableError
 from callboard.orchestrator.tickets import Ticket
 from callboard.schemas.errors import UnavailableError
@@ -17,6 +19,7 @@ from callboard.schemas.tasks import TaskDocument
 log = structlog.get_logger("callboard.orchestrator")
 
 RETRY_AFTER_MS: Final = 1_000
+REPEAT_S: Final = 0.2
 
 
 @contextmanager
@@ -59,6 +62,19 @@ class Reads:
             content = contents.get(offer.task_id)
             if content is not None:
                 send(offer, content)
+
+    async def window(self, asked: WindowAsked, post: Callable[[Event], None]) -> None:
+        """Read waiting tasks, again and again until the database answers, and hand them in."""
+        while True:
+            try:
+                lanes = await self._store.lanes(self._pool, asked.lanes) if asked.lanes else []
+                agenda = [] if asked.agenda is None else await self._store.agenda(self._pool, asked.agenda)
+            except StoreUnavailableError as error:
+                log.info("the window waits for the database", pool=self._pool, reason=str(error))
+                await asyncio.sleep(REPEAT_S)  # a database that is away tells nobody when it is back
+            else:
+                post(WindowRead(asked=asked, lanes=tuple(map(tuple, lanes)), agenda=tuple(agenda)))
+                return
 
     async def look_up(self, effect: LookUp, post: Callable[[Event], None]) -> None:
         """Read the task of an event and hand the event in again."""

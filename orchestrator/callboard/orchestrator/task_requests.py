@@ -8,8 +8,9 @@ import msgspec
 from callboard.bus.serve import Request, refusing
 from callboard.orchestrator.config import SizeLimits
 from callboard.orchestrator.core.events import CancelRequested, CompletionRequested, TasksSubmitted, TaskSubmitted
-from callboard.orchestrator.core.tasks import needs_of
-from callboard.orchestrator.core.why import explain_needs, explain_task
+from callboard.orchestrator.core.model import Task
+from callboard.orchestrator.core.specs import placement_text, stored_task
+from callboard.orchestrator.core.why import explain_spec, explain_task
 from callboard.orchestrator.ids import TaskIds
 from callboard.orchestrator.many import Many
 from callboard.orchestrator.owner import PoolOwner
@@ -122,24 +123,37 @@ class TaskRequests:
         """`tasks.why`: from memory for what is live and for a dry run; else from the kept attempts."""
         pool = self._owner.machine.pool
         if message.task is not None:
-            return explain_needs(pool, needs_of(message.task))
+            return explain_spec(pool, message.task)
         task_id = message.task_id or ""
         task = pool.tasks.get(task_id)
-        if task is not None and not task.state.is_final:
-            return explain_task(pool, task)
+        if task is None or task.state.is_final:
+            with unavailable_while_away():
+                looked = await self._owner.store.look_up(self._pool, task_id)
+            if looked.state is None:
+                raise TaskNotFoundError(f"there is no task {task_id}", task_id=task_id)
+            if looked.stored is None:
+                return Why(state=looked.state, scores=list(looked.ended[-1].scores) if looked.ended else [])
+            task = stored_task(looked.stored)
+        seen = explain_task(pool, task)
+        if task.state is TaskState.QUEUED and seen.position is None:
+            return msgspec.structs.replace(seen, position=1 + await self._queued_before(task))
+        return seen
+
+    async def _queued_before(self, task: Task) -> int:
+        placement = placement_text(task.needs, task.concurrency_key)
         with unavailable_while_away():
-            looked = await self._owner.store.look_up(self._pool, task_id)
-        if looked.state is None:
-            raise TaskNotFoundError(f"there is no task {task_id}", task_id=task_id)
-        return Why(state=looked.state, scores=list(looked.ended[-1].scores) if looked.ended else [])
+            return await self._owner.store.queued_before(
+                self._pool, placement, task.priority.rank, task.order_ms, task.task_id
+            )
 
     def wait(self, message: WaitTask, request: Request) -> None:
-        """`tasks.wait`: a live task is waited for; any other one is read."""
-        task = self._owner.machine.pool.tasks.get(message.task_id)
+        """`tasks.wait`: a task in memory is waited for; any other one is read first, to know whether it is final."""
         # A final task in memory is about to be committed: its effects will wake the waiters.
-        waiting = task is not None and (message.timeout_ms > 0)
-        # Zero asks how it stands, which is one read.
-        self._owner.waiters.add(message.task_id, request, message.timeout_ms if waiting else 0)
+        waiters = self._owner.waiters
+        waiters.add(message.task_id, request, message.timeout_ms)
+        # Zero asks how it stands, which is one read too.
+        if message.timeout_ms and message.task_id not in self._owner.machine.pool.tasks:
+            waiters.look(message.task_id)
 
 
 def _without_key_and_deadline(original: Original) -> TaskSpec:

@@ -1,7 +1,7 @@
 """Callers of `tasks.wait`: told when their task is final, or at the time-out how it stands. Bounded in number."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
 from callboard.bus.serve import Request
@@ -43,6 +43,19 @@ class Waiters:
         self._waiting.setdefault(task_id, {})[request] = timer
         self._count += 1
 
+    def look(self, task_id: str) -> None:
+        """Read a task that may be final already, and answer its waiters if it is, or if there is no such task."""
+        self._spawn(self._look(task_id))
+
+    async def _look(self, task_id: str) -> None:
+        try:
+            document = (await self._read([task_id])).get(task_id)
+        except OrchestratorError as error:
+            _refuse({task_id: self._take(task_id)}, error)
+            return
+        if document is None or document.state.is_final:
+            _answer_with({task_id: document}, {task_id: self._take(task_id)})
+
     def finished(self, task_ids: Iterable[str]) -> None:
         """Answer everyone who waits for one of these tasks, with one read for all."""
         done = {task_id: self._take(task_id) for task_id in task_ids if task_id in self._waiting}
@@ -54,7 +67,7 @@ class Waiters:
         await self._answer({task_id: self._take(task_id) for task_id in list(self._waiting)})
 
     def _take(self, task_id: str) -> list[Request]:
-        taken = self._waiting.pop(task_id)
+        taken = self._waiting.pop(task_id, {})
         for timer in taken.values():
             timer.cancel()
         self._count -= len(taken)
@@ -77,13 +90,17 @@ class Waiters:
         except asyncio.CancelledError:
             _refuse(requests, UnavailableError("the orchestrator is stopping: ask again"))
             raise
-        for task_id, waiting in requests.items():
-            document = documents.get(task_id)
-            for request in waiting:
-                if document is None:
-                    request.refuse(TaskNotFoundError(f"there is no task {task_id}", task_id=task_id))
-                else:
-                    request.answer(document)
+        _answer_with(documents, requests)
+
+
+def _answer_with(documents: Mapping[str, TaskDocument | None], requests: dict[str, list[Request]]) -> None:
+    for task_id, waiting in requests.items():
+        document = documents.get(task_id)
+        for request in waiting:
+            if document is None:
+                request.refuse(TaskNotFoundError(f"there is no task {task_id}", task_id=task_id))
+            else:
+                request.answer(document)
 
 
 def _refuse(requests: dict[str, list[Request]], error: OrchestratorError) -> None:

@@ -4,6 +4,7 @@ The attempt number is the fencing token: only the current attempt, from its own 
 repeat of the very report that ended an attempt gets its first answer again; anything else late is `stale_attempt`.
 """
 
+from callboard.orchestrator.core import holds
 from callboard.orchestrator.core.effects import LookUp, SendCancel, SendOffer
 from callboard.orchestrator.core.events import (
     FailureReported,
@@ -44,8 +45,7 @@ def assign(pool: Pool, task: Task, agent: Agent, now_ms: int) -> None:
     task.assigned_ms, task.started_ms = now_ms, None
     task.missed_listings = task.offers_sent = 0
     task.error = None
-    agent.holds[task.held] = False
-    pool.queue.update_room(agent)
+    holds.take(pool, agent, task, accepted=False)
     move(pool, task, Move.ASSIGNED, now_ms)
     offer(pool, task, now_ms)
 
@@ -80,7 +80,7 @@ def undeliver(pool: Pool, task: Task, now_ms: int) -> None:
     end_attempt(pool, task, Outcome.UNDELIVERED, now_ms)
     if agent is not None and agent.liveness is AgentState.ONLINE:
         set_liveness(pool, agent, AgentState.SUSPECT, now_ms, reason="offer undelivered")
-    pool.release_slot(agent, held)
+    holds.give_back(pool, agent, held)
 
 
 def _offer(task: Task, now_ms: int) -> SendOffer:
@@ -119,7 +119,7 @@ def on_offer_answered(pool: Pool, event: OfferAnswered, now_ms: int) -> None:
         skip_ms = event.answer.retry_after_ms
         agent.skip_until_ms = now_ms + (pool.settings.decline_skip_ms if skip_ms is None else max(skip_ms, 1))
         pool.timers.set(Clock.SKIP, agent.agent_id, agent.skip_until_ms)
-    pool.release_slot(agent, event.held)
+    holds.give_back(pool, agent, event.held)
     pool.queue.update_room(agent)
 
 
@@ -193,7 +193,7 @@ def on_result(pool: Pool, event: ResultReported, now_ms: int) -> None:
     task.result = event.result
     pool.unsealed_bytes += len(event.result)
     end_attempt(pool, task, Outcome.SUCCEEDED, now_ms, what=Move.SUCCEEDED)
-    pool.release_slot(pool.agents.get(event.agent_id), (event.task_id, event.attempt))
+    holds.give_back(pool, pool.agents.get(event.agent_id), (event.task_id, event.attempt))
     pool.answer(event.ticket, Recorded(recorded=True))
 
 
@@ -203,7 +203,7 @@ def on_failure(pool: Pool, event: FailureReported, now_ms: int) -> None:
     if task is None:
         return
     ended = end_attempt(pool, task, Outcome.FAILED, now_ms, error=event.error)
-    pool.release_slot(pool.agents.get(event.agent_id), (event.task_id, event.attempt))
+    holds.give_back(pool, pool.agents.get(event.agent_id), (event.task_id, event.attempt))
     pool.answer(event.ticket, _recorded_failure(ended))
 
 
@@ -227,7 +227,7 @@ def _reported(pool: Pool, event: ResultReported | FailureReported, outcome: Outc
         return None
     if first is None and event.looked is not None:
         first = next((end for end in event.looked.ended if _ending(event, end)), None)
-    pool.release_slot(agent, held)
+    holds.give_back(pool, agent, held)
     if first is not None and first.outcome is outcome:
         recorded = Recorded(recorded=True) if outcome is Outcome.SUCCEEDED else _recorded_failure(first)
         pool.answer(event.ticket, recorded)

@@ -175,6 +175,15 @@ class AgendaRead:
     limit: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowAsked:
+    """One read of the window; `stamp` tells what left memory after it began."""
+
+    lanes: tuple[LaneRead, ...]
+    agenda: AgendaRead | None
+    stamp: int
+
+
 class KeyLimit(NamedTuple):
     """How many live tasks of a concurrency key have this limit."""
 

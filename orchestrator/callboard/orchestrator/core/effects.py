@@ -5,7 +5,7 @@ An effect that names a `task_id` is dropped when that task's insert was refused 
 
 from dataclasses import dataclass
 
-from callboard.orchestrator.core.changes import Changes
+from callboard.orchestrator.core.changes import Changes, WindowAsked
 from callboard.orchestrator.core.events import (
     CancelRequested,
     CompletionRequested,
@@ -41,6 +41,13 @@ class LookUp:
     """Read the task of this event from the database, set `looked`, and hand the event in again."""
 
     event: CancelRequested | CompletionRequested | ResultReported | FailureReported
+
+
+@dataclass(frozen=True, slots=True)
+class ReadWindow:
+    """Read waiting tasks from the database, however long that takes, and hand them in as `WindowRead`."""
+
+    asked: WindowAsked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +121,7 @@ Effect = (
     Answer
     | Refuse
     | LookUp
+    | ReadWindow
     | SendOffer
     | SendCancel
     | SendDrain

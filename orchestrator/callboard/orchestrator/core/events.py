@@ -6,7 +6,7 @@ A request about a task that is not in memory is looked up by the shell, which re
 
 from dataclasses import dataclass
 
-from callboard.orchestrator.core.changes import StoredTask
+from callboard.orchestrator.core.changes import StoredTask, WindowAsked
 from callboard.orchestrator.core.model import EndedAttempt, Held
 from callboard.schemas.agents import AssignAnswer, Heartbeat, Register, ReportProgress
 from callboard.schemas.tasks import TaskError, TaskSpec
@@ -55,6 +55,8 @@ class CancelRequested:
     task_id: str
     reason: str | None = None
     looked: Looked | None = None
+    stamp: int = 0
+    """When it was looked up, see `absent`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +67,8 @@ class CompletionRequested:
     task_id: str
     result: bytes
     looked: Looked | None = None
+    stamp: int = 0
+    """As in `CancelRequested`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,6 +201,15 @@ class PoolPauseRequested:
     paused: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowRead:
+    """What was asked for: the tasks of each lane, and of the agenda, in their order."""
+
+    asked: WindowAsked
+    lanes: tuple[tuple[StoredTask, ...], ...]
+    agenda: tuple[StoredTask, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class TimeAdvanced:
     """Some timer may be due."""
@@ -234,6 +247,7 @@ Event = (
     | ResumeRequested
     | ShutdownRequested
     | PoolPauseRequested
+    | WindowRead
     | TimeAdvanced
     | ObservationResumed
     | BatchCommitted

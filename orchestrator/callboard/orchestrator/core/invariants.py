@@ -88,13 +88,15 @@ def _budgets_hold(pool: Pool) -> Iterator[str]:
 def _queued_in_one_lane(pool: Pool) -> Iterator[str]:
     """A queued task is in one lane, its own, and nobody else is in any."""
     places = Counter(
-        (task.task_id, placement.needs, rank)
+        (task.task_id, placement.needs, lane.strand.key, lane.rank)
         for placement in pool.queue.classes
-        for rank, lane in enumerate(placement.lanes)
+        for lane in placement.lanes
         for task in lane
     )
     wanted = Counter(
-        (task.task_id, task.needs, task.priority.rank) for task in pool.tasks.values() if task.state is TaskState.QUEUED
+        (task.task_id, task.needs, task.concurrency_key, task.priority.rank)
+        for task in pool.tasks.values()
+        if task.state is TaskState.QUEUED
     )
     if places != wanted:
         yield f"too many {places - wanted}, too few {wanted - places}"
@@ -118,7 +120,7 @@ def _index_is_complete(pool: Pool) -> Iterator[str]:
         if set(placement.free) != free:
             yield f"free for {placement.needs}: {sorted(set(placement.free) ^ free)} differ"
         paused = pool.queue.is_paused(placement.needs.type)
-        if free and not placement.is_idle and not paused and not pool.queue.is_listed(placement):
+        if free and not paused and next(placement.firsts(), None) is not None and not pool.queue.is_listed(placement):
             yield f"{placement.needs} has tasks and free agents, and is not listed as ready"
 
 
@@ -159,6 +161,7 @@ def _task_timers(task: Task) -> Iterator[tuple[Clock, str]]:
 def _counts_match(pool: Pool) -> Iterator[str]:
     """The counts by state are those of the tasks."""
     found = Counter(task.state for task in pool.tasks.values())
+    found.update(pool.absent.counts)
     for state, count in pool.counts.items():
         # Final ones are counted for ever, and leave memory.
         if count != found[state] if not state.is_final else count < found[state]:
@@ -192,6 +195,41 @@ def _final_ones_leave(pool: Pool) -> Iterator[str]:
         yield f"batches {sorted(pool.ending)} are kept, {pool.committed} is committed"
 
 
+def _keys_are_counted(pool: Pool) -> Iterator[str]:
+    """A key is held by the attempts that occupy slots, within its limit, and limited by the tasks that are alive."""
+    held = Counter(pool.keyed.values())
+    for agent_id, task_id, attempt in pool.keyed:
+        agent = pool.agents.get(agent_id)
+        if agent is None or (task_id, attempt) not in agent.holds:
+            yield f"{agent_id} counts for a key with {task_id}/{attempt}, and not for a slot"
+    for task in pool.tasks.values():
+        key = task.concurrency_key
+        if key is None:
+            continue
+        if task.state in HELD_TASK_STATES and pool.keyed.get((task.agent_id or "", *task.held)) != key:
+            yield f"{_task(task)} does not count for {key}"
+        use = pool.queue.keys.find(key)
+        if not task.state.is_final and (use is None or (use.limits.lowest() or 0) > task.concurrency_limit):
+            yield f"{_task(task)} has limit {task.concurrency_limit} of {key}, which is not known"
+        if use is not None and use.held != held[key]:
+            yield f"{key} is held {use.held} times, by {held[key]} attempts"
+    for place, hold in pool.written_holds.items():
+        if pool.keyed.get(place) != hold.key:
+            yield f"{hold} is written, and counts no more"
+
+
+def _window_is_bounded(pool: Pool) -> Iterator[str]:
+    """What is absent has an edge, and what has an edge is read when it runs low."""
+    edges = [lane for placement in pool.queue.classes for lane in placement.lanes if lane.edge is not None]
+    if pool.absent.counts[TaskState.QUEUED] and not edges:
+        yield f"{pool.absent.counts} are absent, and no lane knows"
+    if any(count < 0 for count in pool.absent.counts.values()):
+        yield f"{pool.absent.counts} are absent"
+    for lane in pool.queue.wanted:
+        if not lane.is_wanted or lane.edge is None:
+            yield f"a lane of {lane.strand.needs} is to be read from {lane.edge}"
+
+
 _RULES: Final[tuple[Callable[[Pool], Iterator[str]], ...]] = (
     _held_by_its_agent,
     _columns_fit_the_state,
@@ -202,6 +240,8 @@ _RULES: Final[tuple[Callable[[Pool], Iterator[str]], ...]] = (
     _counts_match,
     _nothing_is_unwritten,
     _final_ones_leave,
+    _keys_are_counted,
+    _window_is_bounded,
 )
 
 

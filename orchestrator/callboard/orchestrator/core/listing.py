@@ -6,6 +6,7 @@ An accepted attempt missing from two successive listings is `crashed`; what is l
 
 from collections.abc import Iterable
 
+from callboard.orchestrator.core import holds
 from callboard.orchestrator.core.attempts import accept, current
 from callboard.orchestrator.core.model import Agent, Held
 from callboard.orchestrator.core.moves import end_attempt
@@ -34,12 +35,12 @@ def reconcile(pool: Pool, agent: Agent, listed: list[Held], now_ms: int) -> None
     for held in [held for held in agent.holds if held not in known]:
         task = current(pool, agent.agent_id, held)
         if task is None:
-            del agent.holds[held]
+            holds.give_back(pool, agent, held)
         elif task.state is TaskState.RUNNING:
             task.missed_listings += 1
             if task.missed_listings >= LISTINGS_TO_CRASH:
-                del agent.holds[held]
                 end_attempt(pool, task, Outcome.CRASHED, now_ms, reason="unlisted")
+                holds.give_back(pool, agent, held)
     pool.queue.update_room(agent)
 
 

@@ -3,7 +3,7 @@
 No expiry without observation: after a take-over, or the return of database or bus, every lease begins anew.
 """
 
-from callboard.orchestrator.core import health
+from callboard.orchestrator.core import health, holds
 from callboard.orchestrator.core.attempts import current, undeliver
 from callboard.orchestrator.core.effects import Answer, Refuse
 from callboard.orchestrator.core.events import (
@@ -130,7 +130,7 @@ def _replace(pool: Pool, agent: Agent, incarnation: str, listed: list[tuple[str,
         elif task is not None:
             outcome = Outcome.UNDELIVERED if task.state is TaskState.ASSIGNED else Outcome.CRASHED
             end_attempt(pool, task, outcome, now_ms, reason="incarnation replaced")
-    agent.holds = dict.fromkeys(listed, True)
+    holds.keep_only(pool, agent, listed)
 
 
 def _describe(agent: Agent, message: Register) -> None:
@@ -202,6 +202,7 @@ def on_silence(pool: Pool, agent: Agent, now_ms: int) -> None:
     offline_ms = heard_ms + agent.interval_ms * pool.settings.lease_intervals
     if now_ms >= offline_ms:
         lose_attempts(pool, agent, now_ms, "lease over")
+        holds.release_keys(pool, agent)
         set_liveness(pool, agent, S.OFFLINE, now_ms, reason="lease over")
         pool.touch_agent(agent)
         pool.timers.set(Clock.FORGET, agent.agent_id, now_ms + pool.settings.forget_agents_ms)
@@ -246,7 +247,7 @@ def release_attempts(pool: Pool, agent: Agent, now_ms: int, reason: str) -> None
 
 def stop(pool: Pool, agent: Agent, now_ms: int, *, reason: str | None) -> None:
     """The agent is gone, and known to be."""
-    agent.holds.clear()
+    holds.keep_only(pool, agent, ())
     if agent.incarnation is not None:
         agent.replaced = (*agent.replaced, agent.incarnation)[-REMEMBERED_INCARNATIONS:]
     agent.incarnation = None

@@ -8,8 +8,8 @@ being decided.
 from collections.abc import Callable
 from typing import Any, Final
 
-from callboard.orchestrator.core import attempts, health, liveness, operators, pausing, tasks
-from callboard.orchestrator.core.effects import Batch, Effect
+from callboard.orchestrator.core import attempts, health, holds, liveness, operators, pausing, tasks, window
+from callboard.orchestrator.core.effects import Batch, Effect, ReadWindow
 from callboard.orchestrator.core.events import (
     AgentLeft,
     AgentRegistered,
@@ -33,6 +33,7 @@ from callboard.orchestrator.core.events import (
     TasksSubmitted,
     TaskSubmitted,
     TimeAdvanced,
+    WindowRead,
 )
 from callboard.orchestrator.core.pool import Pool
 from callboard.orchestrator.core.sealing import seal
@@ -59,6 +60,7 @@ HANDLERS: Final[dict[type[Any], Callable[[Pool, Any, int], None]]] = {
     ResumeRequested: operators.on_resume,
     ShutdownRequested: operators.on_shutdown,
     PoolPauseRequested: pausing.on_pause,
+    WindowRead: window.on_read,
 }
 
 
@@ -79,11 +81,12 @@ class Machine:
         if isinstance(event, TimeAdvanced):
             self._advance(now_ms)
         elif isinstance(event, BatchCommitted):
-            self._committed(event)
+            self._committed(event, now_ms)
         elif isinstance(event, ObservationResumed):
             self._resume(now_ms)
         else:
             HANDLERS[type(event)](self.pool, event, now_ms)
+        self._ask(self.pool.at_once)
         effects = self.pool.at_once
         if effects:
             self.pool.at_once = []
@@ -92,6 +95,7 @@ class Machine:
     def seal(self, now_ms: int) -> Batch:
         """Place what can be placed and close the batch. No other batch may be open."""
         attempts.place_waiting(self.pool, now_ms)
+        self._ask(self.pool.after_commit)
         return seal(self.pool)
 
     def next_due_ms(self) -> int | None:
@@ -114,11 +118,18 @@ class Machine:
         """How many tasks the next batch would write."""
         return len(self.pool.dirty)
 
+    def _ask(self, effects: list[Effect]) -> None:
+        asked = window.wanted_read(self.pool)
+        if asked is not None:
+            effects.append(ReadWindow(asked))
+
     def _advance(self, now_ms: int) -> None:
         pool = self.pool
         for clock, subject in pool.timers.pop_due(now_ms):
             if clock is Clock.FLUSH:
                 self._flush()
+            elif clock is Clock.AGENDA:
+                window.on_agenda_due(pool)
             elif clock in _AGENT_CLOCKS:
                 agent = pool.agents.get(subject)
                 if agent is not None:
@@ -136,13 +147,15 @@ class Machine:
         pool.lazy.clear()
         pool.is_urgent = pool.is_urgent or bool(pool.dirty)
 
-    def _committed(self, event: BatchCommitted) -> None:
+    def _committed(self, event: BatchCommitted, now_ms: int) -> None:
         pool = self.pool
         pool.committed = event.number
         for task_id in event.refused:
             self._undo(task_id)
         for task in pool.ending.pop(event.number, ()):
             pool.tasks.pop(task.task_id, None)
+            pool.absent.departures.note(task.task_id)
+        window.settle(pool, pool.settling.pop(event.number, []), now_ms)
 
     def _undo(self, task_id: str) -> None:
         """A new task's key belongs to another one: it never existed, and what it took is given back."""
@@ -152,7 +165,9 @@ class Machine:
             return
         if task.state is TaskState.QUEUED:
             pool.queue.remove(task)
-        pool.release_slot(pool.agent_of(task), task.held)
+        holds.give_back(pool, pool.agent_of(task), task.held)
+        if task.concurrency_key is not None and not task.state.is_final:
+            pool.queue.remove_limit(task.concurrency_key, task.concurrency_limit)
         pool.counts[task.state] -= 1
         pool.dirty.pop(task_id, None)
         pool.lazy.pop(task_id, None)

@@ -66,6 +66,9 @@ class Task:
     prefers: tuple[tuple[LabelTest, float], ...] = ()
     """Comparisons and their weights."""
     affinity_key: str | None = None
+    concurrency_key: str | None = None
+    concurrency_limit: int = 0
+    """How many tasks of the key may be held at once; without a key it says nothing."""
 
     state: TaskState
     version: int = 1
@@ -95,6 +98,11 @@ class Task:
     unwritten_ends: list[EndedAttempt] = field(default_factory=list[EndedAttempt])
     result: bytes | None = None
     error: TaskError | None = None
+
+    @property
+    def place(self) -> tuple[int, str]:
+        """Its place within its priority; the smallest is first."""
+        return (self.order_ms, self.task_id)
 
     @property
     def order(self) -> tuple[int, int, str]:

@@ -29,6 +29,8 @@ def enter(pool: Pool, task: Task, now_ms: int, *, outcome: Outcome | None = None
         pool.timers.set(Clock.DEFERRAL, task.task_id, task.until_ms)
     elif task.state.is_final:
         pool.timers.clear(Clock.DEADLINE, task.task_id)
+        if task.concurrency_key is not None:
+            pool.queue.remove_limit(task.concurrency_key, task.concurrency_limit)
     pool.after_commit.append(_announcement(pool, task, now_ms, outcome))
 
 
@@ -95,6 +97,8 @@ def end_attempt(
         task.crashes += 1
         if task.agent_id not in task.crashed_on:
             task.crashed_on = (*task.crashed_on, task.agent_id)
+    if task.concurrency_key is not None:
+        pool.ended_keyed.append((task.agent_id, *task.held))
     agent_id, incarnation, started_ms = task.agent_id, task.incarnation, task.started_ms or task.assigned_ms
     if task.started_ms is not None and outcome in {Outcome.SUCCEEDED, *COSTS_AN_ATTEMPT}:
         pool.performance.observe(

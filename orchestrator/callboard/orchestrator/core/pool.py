@@ -5,10 +5,12 @@
 
 from dataclasses import dataclass
 
-from callboard.orchestrator.core.changes import NewTask
+from callboard.orchestrator.core.absent import Absent
+from callboard.orchestrator.core.changes import KeyHold, NewTask
 from callboard.orchestrator.core.dice import Dice
 from callboard.orchestrator.core.effects import Answer, Effect, Refuse
 from callboard.orchestrator.core.events import Ticket
+from callboard.orchestrator.core.lanes import Lane
 from callboard.orchestrator.core.model import Agent, Task
 from callboard.orchestrator.core.performance import Performance
 from callboard.orchestrator.core.placement import Placer
@@ -17,6 +19,9 @@ from callboard.orchestrator.core.settings import CoreSettings
 from callboard.orchestrator.core.timers import Clock, Timers
 from callboard.schemas.errors import OrchestratorError
 from callboard.schemas.vocabulary import FINAL_TASK_STATES, TaskState
+
+KeyPlace = tuple[str, str, int]
+"""Agent, task and attempt."""
 
 
 @dataclass(slots=True)
@@ -37,7 +42,14 @@ class Pool:
         self.settings = settings
         self.epoch = epoch
         self.tasks: dict[str, Task] = {}
-        self.queue = Queue(settings.ageing_ms)
+        self.queue = Queue(settings.ageing_ms, window=settings.window, least_lane=settings.least_lane)
+        self.absent = Absent()
+        self.reading: tuple[Lane, ...] | None = None
+        """The lanes that are being read, while any read of the window is under way."""
+        self.keyed: dict[KeyPlace, str] = {}
+        """The concurrency key of every attempt that counts for one."""
+        self.written_holds: dict[KeyPlace, KeyHold] = {}
+        """Those of them that are over, as they are written down."""
         self.timers = Timers()
         self.dice = Dice(seed)
         self.performance = Performance()
@@ -62,6 +74,11 @@ class Pool:
         """What was paused (true) or resumed (false) since the last batch."""
         self.ending: dict[int, list[Task]] = {}
         """Final tasks by the batch that writes their end: they leave memory when it is committed."""
+        self.settling: dict[int, list[Task]] = {}
+        """Waiting tasks by the batch that writes them: then they may leave memory."""
+        self.ended_keyed: list[KeyPlace] = []
+        """Attempts with a concurrency key that ended since the last batch."""
+        self.dropped_holds: list[KeyHold] = []
         self.submissions: list[Submission] = []
         self.at_once: list[Effect] = []
         self.after_commit: list[Effect] = []
@@ -130,7 +147,7 @@ class Pool:
         """The agent that holds the current attempt of `task`, if it is still known."""
         return None if task.agent_id is None else self.agents.get(task.agent_id)
 
-    def release_slot(self, agent: Agent | None, held: tuple[str, int]) -> None:
-        """Free the slot that `held` occupies, if it does."""
-        if agent is not None and agent.holds.pop(held, None) is not None:
-            self.queue.update_room(agent)
+    @property
+    def deferred_in_memory(self) -> int:
+        """How many tasks wait for a time, here and not only in the database."""
+        return self.counts[TaskState.DEFERRED] - self.absent.counts[TaskState.DEFERRED]

@@ -1,23 +1,21 @@
 """A new owner's start: the committed state of the pool becomes memory again.
 
 Attempts that were offered are offered again, the same; what runs is left to run. No lease or limit of a held attempt
-runs out before its agent had a full lease to be heard.
+runs out before its agent had a full lease to be heard. Of what waits only the first of each lane is taken in: the
+window reads the rest when it is wanted.
 """
 
-import msgspec
-
+from callboard.orchestrator.core import holds, window
 from callboard.orchestrator.core.attempts import offer, watch_limits
 from callboard.orchestrator.core.changes import AgentRow, Snapshot, StoredTask
 from callboard.orchestrator.core.liveness import watch
 from callboard.orchestrator.core.machine import Machine
-from callboard.orchestrator.core.model import Agent, Task
+from callboard.orchestrator.core.model import Agent
 from callboard.orchestrator.core.pool import Pool
-from callboard.orchestrator.core.tasks import task_of, watch_deadline
+from callboard.orchestrator.core.specs import stored_task
+from callboard.orchestrator.core.tasks import watch_deadline
 from callboard.orchestrator.core.timers import Clock
-from callboard.schemas.tasks import TaskSpec
-from callboard.schemas.vocabulary import AgentState, TaskState
-
-_SPEC = msgspec.json.Decoder(TaskSpec)
+from callboard.schemas.vocabulary import WAITING_TASK_STATES, AgentState, TaskState
 
 
 def restore(machine: Machine, snapshot: Snapshot, now_ms: int) -> None:
@@ -33,8 +31,15 @@ def restore(machine: Machine, snapshot: Snapshot, now_ms: int) -> None:
         agent.interval_ms = pool.heartbeat_interval_ms
         if agent.liveness is AgentState.ONLINE:
             watch(pool, agent)
-    for stored in snapshot.tasks:
-        _restore_task(pool, stored, now_ms)
+    _restore_counts(pool, snapshot)
+    for stored in snapshot.held:
+        _restore_attempt(pool, stored, now_ms)
+    for hold in snapshot.key_holds:
+        holder = pool.agents.get(hold.agent_id)
+        if holder is not None:
+            holds.restore_lingering(pool, holder, hold)
+    _restore_heads(pool, snapshot.heads, now_ms)
+    window.begin(pool)
 
 
 def _liveness(row: AgentRow) -> AgentState:
@@ -73,47 +78,33 @@ def _restore_agent(pool: Pool, row: AgentRow, now_ms: int) -> None:
         pool.timers.set(Clock.FORGET, agent.agent_id, row.seen_ms + pool.settings.forget_agents_ms)
 
 
-def _restore_task(pool: Pool, stored: StoredTask, now_ms: int) -> None:
-    columns = stored.columns
-    task = task_of(
-        columns.task_id,
-        _SPEC.decode(stored.spec),
-        created_ms=stored.created_ms,
-        order_ms=stored.order_ms,
-        deadline_ms=stored.deadline_ms,
-    )
-    task.state = columns.state
-    task.version = columns.version
-    task.attempt = columns.attempt
-    task.agent_id = columns.agent_id
-    task.incarnation = columns.incarnation
-    task.assigned_ms = columns.assigned_ms
-    task.started_ms = columns.started_ms
-    task.updated_ms = columns.updated_ms
-    task.until_ms = columns.until_ms
-    task.reason = columns.reason
-    task.spent = columns.spent
-    task.crashes = columns.crashes
-    task.crashed_on = columns.crashed_on
-    task.progress = columns.progress
-    task.last_end = stored.last_end
-    task.written = (task.state, task.attempt)
+def _restore_counts(pool: Pool, snapshot: Snapshot) -> None:
+    """Every waiting task is absent, until it is taken in."""
+    for state, count in snapshot.counts.items():
+        pool.counts[state] += count
+        if state in WAITING_TASK_STATES:
+            pool.absent.counts[state] += count
+    for key, limit, tasks in snapshot.limits:
+        pool.queue.add_limit(key, limit, tasks)
+
+
+def _restore_heads(pool: Pool, heads: list[StoredTask], now_ms: int) -> None:
+    """The first task of each lane; behind it others may wait."""
+    for stored in heads:
+        task = window.adopt(pool, stored, now_ms)
+        lane = pool.queue.lane_of(task)
+        assert lane is not None  # noqa: S101 - it was pushed there
+        if pool.absent.counts[TaskState.QUEUED]:
+            lane.note_absent(task.place)
+
+
+def _restore_attempt(pool: Pool, stored: StoredTask, now_ms: int) -> None:
+    task = stored_task(stored)
     pool.tasks[task.task_id] = task
-    pool.counts[task.state] += 1
     watch_deadline(pool, task)
-    if task.state is TaskState.QUEUED:
-        pool.queue.push(task)
-    elif task.state is TaskState.DEFERRED:
-        pool.timers.set(Clock.DEFERRAL, task.task_id, task.until_ms or now_ms)
-    else:
-        _restore_attempt(pool, task, now_ms)
-
-
-def _restore_attempt(pool: Pool, task: Task, now_ms: int) -> None:
     agent = pool.agent_of(task)
     if agent is not None:
-        agent.holds[task.held] = task.state is TaskState.RUNNING
-        pool.queue.update_room(agent)
+        holds.take(pool, agent, task, accepted=task.state is TaskState.RUNNING)
     if task.state is TaskState.RUNNING:
         watch_limits(pool, task, now_ms)
     else:

@@ -1,11 +1,12 @@
 """Turning what was decided into one batch: coalesced rows, guarded by what the batch before wrote."""
 
+from callboard.orchestrator.core import holds
 from callboard.orchestrator.core.changes import AgentRow, Changes, Ending, TaskChange, TaskColumns
 from callboard.orchestrator.core.effects import Answer, Batch, Effect, SendOffer
 from callboard.orchestrator.core.model import Agent, Task
 from callboard.orchestrator.core.pool import Pool, Submission
 from callboard.schemas import tasks as messages
-from callboard.schemas.vocabulary import AgentState, TaskState
+from callboard.schemas.vocabulary import WAITING_TASK_STATES, AgentState, TaskState
 
 
 def seal(pool: Pool) -> Batch:
@@ -53,7 +54,10 @@ def _changes(pool: Pool) -> Changes:
         forgotten_agents=tuple(pool.forgotten_agents),
         pauses=tuple(what for what, paused in pool.dirty_pauses.items() if paused),
         resumes=tuple(what for what, paused in pool.dirty_pauses.items() if not paused),
+        kept_holds=holds.lingering(pool),
+        dropped_holds=tuple(pool.dropped_holds),
     )
+    pool.dropped_holds.clear()
     pool.dirty_pauses.clear()
     pool.dirty.clear()
     pool.dirty_agents.clear()
@@ -77,6 +81,8 @@ def _task_change(pool: Pool, task: Task) -> TaskChange:
     task.unwritten_ends.clear()
     if task.state.is_final:
         pool.ending.setdefault(pool.number, []).append(task)
+    elif task.state in WAITING_TASK_STATES:
+        pool.settling.setdefault(pool.number, []).append(task)
     return change
 
 
@@ -98,6 +104,7 @@ def task_columns(task: Task) -> TaskColumns:
         crashes=task.crashes,
         crashed_on=task.crashed_on,
         progress=task.progress,
+        scores=task.scores,
     )
 
 

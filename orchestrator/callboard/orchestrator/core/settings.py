@@ -27,7 +27,13 @@ class CoreSettings:
     ageing_ms: int = 0
     """After so long a waiting task counts as one priority higher, and again; 0: never."""
     max_tasks: int = 1_000_000
+    far_ms: int = 10_000
+    """When many tasks wait for a time, those that wait for one beyond this leave memory, too."""
     max_agents: int = 10_000
+    window: int = 20_000
+    """Waiting tasks that memory holds, about; the others wait in the database."""
+    least_lane: int = 16
+    """How many of each placement class and priority it holds however many classes there are; at least 2."""
     max_assignments: int = 512
     """Assignments decided in one batch, so that no batch grows without bound."""
     ranked_agents: int = 64

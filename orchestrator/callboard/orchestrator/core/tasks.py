@@ -1,5 +1,8 @@
 """What clients ask of tasks: submit, cancel, complete; and what time does to waiting ones."""
 
+from dataclasses import replace
+
+from callboard.orchestrator.core import window
 from callboard.orchestrator.core.changes import NewTask
 from callboard.orchestrator.core.effects import LookUp, Refuse, SendCancel
 from callboard.orchestrator.core.events import (
@@ -9,10 +12,10 @@ from callboard.orchestrator.core.events import (
     TaskSubmitted,
     Ticket,
 )
-from callboard.orchestrator.core.labels import label_test
-from callboard.orchestrator.core.model import Needs, Task
+from callboard.orchestrator.core.model import Task
 from callboard.orchestrator.core.moves import end_attempt, enter, move
 from callboard.orchestrator.core.pool import Pool, Submission
+from callboard.orchestrator.core.specs import needs_of, placement_text, task_of
 from callboard.orchestrator.core.timers import Clock
 from callboard.orchestrator.core.transitions import Move
 from callboard.schemas.errors import (
@@ -21,49 +24,15 @@ from callboard.schemas.errors import (
     TaskDelegationError,
     TaskNotFoundError,
 )
-from callboard.schemas.tasks import DEFAULT_MAX_ATTEMPTS, Backoff, Requirements, TaskChange, TaskSpec
+from callboard.schemas.tasks import TaskChange
 from callboard.schemas.times import to_ms
 from callboard.schemas.vocabulary import (
     HELD_TASK_STATES,
     DeferralReason,
     OnUnsatisfiable,
     Outcome,
-    TaskPriority,
     TaskState,
 )
-
-
-def needs_of(spec: TaskSpec) -> Needs:
-    """The placement class of a specification."""
-    requires = spec.requires or Requirements()
-    return Needs(
-        type=spec.type,
-        role=requires.role,
-        agent_id=requires.agent_id,
-        capabilities=frozenset(requires.capabilities or ()),
-        labels=frozenset(map(label_test, requires.labels or ())),
-    )
-
-
-def task_of(task_id: str, spec: TaskSpec, *, created_ms: int, order_ms: int, deadline_ms: int | None) -> Task:
-    """A queued task of `spec`; the caller gives it its real state."""
-    return Task(
-        task_id=task_id,
-        needs=needs_of(spec),
-        priority=spec.priority or TaskPriority.NORMAL,
-        created_ms=created_ms,
-        order_ms=order_ms,
-        strategy=spec.strategy,
-        max_attempts=spec.max_attempts or DEFAULT_MAX_ATTEMPTS,
-        backoff=spec.backoff or Backoff(),
-        run_timeout_ms=spec.run_timeout_ms,
-        progress_timeout_ms=spec.progress_timeout_ms,
-        deadline_ms=deadline_ms,
-        prefers=tuple((label_test(preference), preference.weight) for preference in spec.prefers or ()),
-        affinity_key=spec.affinity_key,
-        state=TaskState.QUEUED,
-        updated_ms=created_ms,
-    )
 
 
 def on_submitted(pool: Pool, event: TaskSubmitted, now_ms: int) -> None:
@@ -99,6 +68,8 @@ def on_submitted(pool: Pool, event: TaskSubmitted, now_ms: int) -> None:
     if not_before_ms > now_ms:
         task.state, task.reason, task.until_ms = TaskState.DEFERRED, DeferralReason.NOT_BEFORE, not_before_ms
     pool.tasks[task.task_id] = task
+    if task.concurrency_key is not None:
+        pool.queue.add_limit(task.concurrency_key, task.concurrency_limit)
     pool.new[task.task_id] = _columns(event, task)
     pool.unsealed_bytes += len(event.payload)
     pool.touch(task)
@@ -124,7 +95,7 @@ def _columns(event: TaskSubmitted, task: Task) -> NewTask:
         priority=task.priority.rank,
         created_ms=task.created_ms,
         order_ms=task.order_ms,
-        placement=placement_text(task.needs),
+        placement=placement_text(task.needs, task.concurrency_key),
         deadline_ms=task.deadline_ms,
         spec=event.spec_json,
         payload=event.payload,
@@ -132,15 +103,9 @@ def _columns(event: TaskSubmitted, task: Task) -> NewTask:
         key=key,
         digest=event.digest,
         retry_of=event.retry_of,
+        concurrency_key=task.concurrency_key,
+        concurrency_limit=None if task.concurrency_key is None else task.concurrency_limit,
     )
-
-
-def placement_text(needs: Needs) -> str:
-    """The placement class as the database's index knows it."""
-    # Names hold no such separators, and the comparisons, which are JSON, come last: the text is unique.
-    capabilities = ",".join(sorted(needs.capabilities))
-    labels = ",".join(sorted(test.text for test in needs.labels))
-    return f"{needs.type}|{needs.role or ''}|{needs.agent_id or ''}|{capabilities}|{labels}"
 
 
 def watch_deadline(pool: Pool, task: Task) -> None:
@@ -190,13 +155,18 @@ def _operate(
 ) -> None:
     task = pool.tasks.get(event.task_id)
     if task is None:
-        if event.looked is None:
-            pool.at_once.append(LookUp(event))
-        elif event.looked.state is None:
+        looked = event.looked
+        if looked is None or pool.absent.departures.since(event.task_id, event.stamp):
+            pool.at_once.append(LookUp(replace(event, looked=None, stamp=pool.absent.departures.count)))
+            return
+        if looked.stored is not None:
+            task = window.adopt(pool, looked.stored, now_ms)
+        elif looked.state is None:
             pool.refuse(event.ticket, TaskNotFoundError(f"there is no task {event.task_id}", task_id=event.task_id))
+            return
         else:
-            _answer_ended(pool, event.ticket, event.task_id, event.looked.state, wanted)
-        return
+            _answer_ended(pool, event.ticket, event.task_id, looked.state, wanted)
+            return
     if task.state.is_final:
         _answer_ended(pool, event.ticket, task.task_id, task.state, wanted)
         return

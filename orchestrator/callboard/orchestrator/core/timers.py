@@ -22,6 +22,7 @@ class Clock(IntEnum):
     FORGET = 8
     PROBE = 9
     FLUSH = 10
+    AGENDA = 11
 
 
 AGENT_CLOCKS: Final = (Clock.LIVENESS, Clock.SKIP, Clock.GRACE, Clock.FORGET, Clock.PROBE)

@@ -11,6 +11,8 @@ from callboard.orchestrator.core.filters import mismatch
 from callboard.orchestrator.core.model import Needs, Task
 from callboard.orchestrator.core.pool import Pool
 from callboard.orchestrator.core.queue import WHOLE_POOL
+from callboard.orchestrator.core.specs import needs_of
+from callboard.schemas.tasks import TaskSpec
 from callboard.schemas.times import to_instant
 from callboard.schemas.vocabulary import WAITING_TASK_STATES, TaskState
 from callboard.schemas.why import AgentReason, Why
@@ -29,7 +31,7 @@ _REMEDIES: Final = {
 
 
 def explain_task(pool: Pool, task: Task) -> Why:
-    """A live task: waiting, or placed."""
+    """A live task: waiting, or placed. Without a `position`, the database knows it."""
     if task.state not in WAITING_TASK_STATES:
         return Why(state=task.state, scores=list(task.scores))
     seen = explain_needs(pool, task.needs)
@@ -41,7 +43,28 @@ def explain_task(pool: Pool, task: Task) -> Why:
     if pool.queue.is_paused(task.needs.type):
         paused = "the pool" if WHOLE_POOL in pool.queue.paused else f"type {task.needs.type}"
         seen = _held_back(seen, "paused", f"{paused} is resumed")
+    elif task.concurrency_key is not None:
+        seen = _with_key(pool, seen, task.concurrency_key, task.concurrency_limit)
     return replace(seen, state=task.state, position=pool.queue.position(task))
+
+
+def explain_spec(pool: Pool, spec: TaskSpec) -> Why:
+    """A task that is not submitted: a dry run."""
+    seen = explain_needs(pool, needs_of(spec))
+    limit = spec.limit_of_key
+    return seen if limit is None else _with_key(pool, seen, spec.concurrency_key or "", limit)
+
+
+def _with_key(pool: Pool, seen: Why, key: str, own_limit: int) -> Why:
+    """The same, if the key has room for one more; else that it has none."""
+    use = pool.queue.keys.find(key)
+    held = 0 if use is None else use.held
+    lowest = None if use is None else use.limits.lowest()
+    limit = own_limit if lowest is None else min(own_limit, lowest)
+    if held < limit:
+        return seen
+    remedy = f"one of the {held} attempts that hold concurrency key {key!r} ends (limit {limit})"
+    return _held_back(seen, "concurrency_key", remedy)
 
 
 def _held_back(seen: Why, reason: str, remedy: str) -> Why:

@@ -1,0 +1,80 @@
+"""What occupies an agent's slots, and the concurrency keys with them: the only place that gives either back.
+
+Rules:
+- An attempt takes a slot, and its task's key, when it is assigned. Both are free again when the agent declines, has its
+  report answered, leaves, or no longer lists the attempt (protocol, section 3).
+- An attempt that is over and not yet given back is written down with its key, so that a new owner counts it too.
+- When an agent's lease is over, its keys are free though it may still run: else a dead agent would keep them.
+"""
+
+from collections.abc import Iterable
+
+from callboard.orchestrator.core.changes import KeyHold
+from callboard.orchestrator.core.model import Agent, Held, Task
+from callboard.orchestrator.core.pool import Pool
+
+
+def take(pool: Pool, agent: Agent, task: Task, *, accepted: bool) -> None:
+    """The current attempt of `task` occupies a slot of `agent`."""
+    agent.holds[task.held] = accepted
+    if task.concurrency_key is not None:
+        pool.keyed[agent.agent_id, *task.held] = task.concurrency_key
+        pool.queue.hold_key(task.concurrency_key)
+    pool.queue.update_room(agent)
+
+
+def restore_lingering(pool: Pool, agent: Agent, hold: KeyHold) -> None:
+    """An attempt that was over when its owner ended: it counts until the agent lists it no more."""
+    agent.holds[hold.task_id, hold.attempt] = True
+    pool.keyed[hold[:3]] = hold.key
+    pool.written_holds[hold[:3]] = hold
+    pool.queue.hold_key(hold.key)
+    pool.queue.update_room(agent)
+
+
+def give_back(pool: Pool, agent: Agent | None, held: Held) -> None:
+    """Free the slot that `held` occupies, if it does."""
+    if agent is not None and agent.holds.pop(held, None) is not None:
+        _release_key(pool, agent, held)
+        pool.queue.update_room(agent)
+
+
+def keep_only(pool: Pool, agent: Agent, listed: Iterable[Held]) -> None:
+    """Exactly `listed`, all of it accepted, occupies the agent's slots."""
+    kept = dict.fromkeys(listed, True)
+    before, agent.holds = agent.holds, kept
+    for held in before:
+        if held not in kept:
+            _release_key(pool, agent, held)
+    pool.queue.update_room(agent)
+
+
+def release_keys(pool: Pool, agent: Agent) -> None:
+    """What the agent holds counts for no key any more."""
+    for held in agent.holds:
+        _release_key(pool, agent, held)
+
+
+def _release_key(pool: Pool, agent: Agent, held: Held) -> None:
+    place = (agent.agent_id, *held)
+    key = pool.keyed.pop(place, None)
+    if key is None:
+        return
+    pool.queue.release_key(key)
+    written = pool.written_holds.pop(place, None)
+    if written is not None:
+        pool.dropped_holds.append(written)
+        pool.is_urgent = True
+
+
+def lingering(pool: Pool) -> tuple[KeyHold, ...]:
+    """The attempts that ended in this batch and still count for their keys: to be written with it."""
+    found: list[KeyHold] = []
+    for place in pool.ended_keyed:
+        key = pool.keyed.get(place)
+        if key is not None and place not in pool.written_holds:
+            hold = KeyHold(*place, key)
+            pool.written_holds[place] = hold
+            found.append(hold)
+    pool.ended_keyed.clear()
+    return tuple(found)
