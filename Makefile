@@ -4,11 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test lint types docs schemas bench-core check clean
+.PHONY: help install demo test test-polyglot lint types docs schemas bench-core check clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-13s %s\n", $$1, $$2}'
 
 install: $(STAMP) ## Make .venv and install callboard with its servers and tools
 
@@ -22,7 +22,10 @@ demo: $(STAMP) ## Run the demonstration: a fleet of agents on the standard libra
 	$(BIN)/callboard demo
 
 test: $(STAMP) ## Run every test against a real nats-server and a real Postgres
-	$(BIN)/pytest
+	$(BIN)/pytest --ignore=tests/polyglot
+
+test-polyglot: $(STAMP) ## Run the tests with other toolchains: the nats command, agents in other languages
+	$(BIN)/pytest tests/polyglot
 
 lint: $(STAMP) ## Linters: ruff and the import layers
 	$(BIN)/ruff check .
