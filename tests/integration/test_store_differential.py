@@ -14,11 +14,12 @@ import pytest
 from tests.support.store_postgres import opened_store
 from tests.support.store_rows import RETENTION_MS, T0, Draft, S, agent_row, as_json, draft, ended_attempt
 
-from callboard.orchestrator.core.changes import Changes
+from callboard.orchestrator.core.changes import AgendaRead, Changes, KeyHold, LaneRead
 from callboard.orchestrator.store.memory import MemoryStore
-from callboard.orchestrator.store.port import FencedError, Lease
+from callboard.orchestrator.store.port import FIRST_ID, FencedError, Lease
 from callboard.schemas.tasks import ListTasks, TaskError
 from callboard.schemas.vocabulary import FINAL_TASK_STATES, AgentState, TaskPriority, TaskState
+from callboard.schemas.why import AgentScore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -34,6 +35,12 @@ STEPS = 12
 LEASE_MS = 600_000
 LIVE = (S.QUEUED, S.DEFERRED, S.ASSIGNED, S.RUNNING)
 KEYS = tuple(f"key-{number}" for number in range(6))
+PLACEMENTS = ("lint|||", "test|||", "test|gpu||")
+CONCURRENCY = (None, None, ("k", 1), ("k", 3), ("ü", 2))
+SCORES = (
+    AgentScore(agent_id="a", total=0.1 + 0.2, parts={"round_robin": 0.1}),
+    AgentScore(agent_id="b", total=-9, parts={}),
+)
 QUERIES = (ListTasks(limit=3), ListTasks(state=S.SUCCEEDED), ListTasks(type="lint"), ListTasks(agent_id="a"))
 
 
@@ -54,6 +61,7 @@ class Stream:
         self.old: list[tuple[Lease, Lease]] = []
         self.numbers = dict.fromkeys(self.pools, 0)
         self.last: dict[str, Changes] = {}
+        self.holds: dict[str, set[KeyHold]] = {pool: set() for pool in self.pools}
         self.drafts: dict[str, list[Draft]] = {pool: [] for pool in self.pools}
         self.clock_ms = T0 + seed
 
@@ -147,13 +155,27 @@ class Stream:
         forgotten = tuple(self.random.sample(("a", "b", "c", "d"), self.random.randrange(2)))
         paused = self.random.sample(("", "slow", "fast"), self.random.randrange(3))
         cut = self.random.randint(0, len(paused))
+        kept = self.holds_of_now(pool)
         return Changes(
             tasks=tuple(tasks.values()),
             agents=tuple(agents.values()),
             forgotten_agents=forgotten,
             pauses=tuple(paused[:cut]),
             resumes=tuple(paused[cut:]),
+            kept_holds=kept,
+            dropped_holds=self.earlier_holds(pool, kept),
         )
+
+    def holds_of_now(self, pool: str) -> tuple[KeyHold, ...]:
+        tasks = self.random.sample(self.drafts[pool], min(2, len(self.drafts[pool])))
+        held = [KeyHold(self.random.choice("ab"), task.task_id, self.random.randrange(3), "k") for task in tasks]
+        return tuple(held[: self.random.randrange(3)])
+
+    def earlier_holds(self, pool: str, kept: tuple[KeyHold, ...]) -> tuple[KeyHold, ...]:
+        """Of those that may be there; which are, depends on what was fenced."""
+        earlier = sorted(self.holds[pool].difference(kept))
+        self.holds[pool].update(kept)
+        return tuple(self.random.sample(earlier, min(len(earlier), self.random.randrange(3))))
 
     def new(self, pool: str) -> TaskChange:
         rolled = self.random
@@ -168,11 +190,16 @@ class Stream:
             retry_of=rolled.choice((None, draft().task_id)),
             task_type=rolled.choice(("lint", "test")),
             description=rolled.choice((None, "ünï")),
+            placement=rolled.choice(PLACEMENTS),
+            deadline_ms=rolled.choice((None, self.clock_ms + 400, self.clock_ms + 900)),
+            concurrency=rolled.choice(CONCURRENCY),
         )
         if rolled.random() < 0.2:
             return task.insert_final(rolled.choice(sorted(FINAL_TASK_STATES)), finished_ms=self.clock_ms)
         if rolled.random() < 0.5:
-            task, change = task.move(S.ASSIGNED, agent_id=rolled.choice(("a", "b")))
+            task, change = task.move(
+                S.ASSIGNED, agent_id=rolled.choice(("a", "b")), scores=SCORES[: rolled.randrange(3)]
+            )
             change = replace(change, new=task.new, guard=None)
         else:
             change = task.insert(ended=tuple(ended_attempt(n) for n in range(rolled.randrange(3))))
@@ -191,7 +218,9 @@ class Stream:
             after, change = drafts[place].finish(state, finished_ms=self.clock_ms, error=error)
         else:
             progress = rolled.choice((None, b'{"percent":5,"data":[1]}'))
-            after, change = drafts[place].move(rolled.choice(LIVE), progress=progress, crashed_on=self.crashed())
+            after, change = drafts[place].move(
+                rolled.choice(LIVE), progress=progress, crashed_on=self.crashed(), scores=SCORES[: rolled.randrange(3)]
+            )
         if rolled.random() < 0.2:
             stale: tuple[TaskState, int] = (rolled.choice(LIVE), rolled.randrange(3))
             change = replace(change, guard=stale)
@@ -224,18 +253,21 @@ class Stream:
             "documents": as_json(await store.documents(pool, ids)),
             "look_up": [await store.look_up(pool, task_id) for task_id in ids[:5]],
             "original": [as_json(_fields(await store.original(pool, task_id))) for task_id in ids[:3]],
+            "lanes": await store.lanes(pool, self.lane_reads(pool)),
+            "agenda": [await store.agenda(pool, read) for read in self.agenda_reads(pool)],
+            "queued before": [
+                await store.queued_before(pool, placement, priority.rank, task.new.order_ms, task.task_id)
+                for task in self.drafts[pool][:4]
+                for placement in PLACEMENTS
+                for priority in TaskPriority
+            ],
             "by key": [as_json(await store.get(pool, key=key)) for key in KEYS[:3]],
         }
         for scope in ("client", "retry"):
             holders = await store.key_holders(pool, scope, list(KEYS))
             answers[f"keys {scope}"] = {key: as_json(_fields(holder, "digest")) for key, holder in holders.items()}
             answers[f"digests {scope}"] = {key: holder.digest for key, holder in holders.items()}
-        for query in (
-            ListTasks(limit=3),
-            ListTasks(state=S.SUCCEEDED),
-            ListTasks(type="lint"),
-            ListTasks(agent_id="a"),
-        ):
+        for query in QUERIES:
             pages: list[Any] = []
             cursor: str | None = None
             while cursor is not None or not pages:
@@ -244,6 +276,21 @@ class Stream:
                 cursor = page.cursor
             answers[f"page {query}"] = pages
         return answers
+
+    def lane_reads(self, pool: str) -> list[LaneRead]:
+        """Each lane from its beginning, and from each of the first tasks' places."""
+        places = [(0, FIRST_ID), *((task.new.order_ms, task.task_id) for task in self.drafts[pool][:4])]
+        return [
+            LaneRead(placement=placement, priority=priority.rank, from_ms=from_ms, from_id=from_id, limit=limit)
+            for placement in PLACEMENTS
+            for priority in TaskPriority
+            for limit, (from_ms, from_id) in enumerate(places, start=1)
+        ]
+
+    def agenda_reads(self, pool: str) -> list[AgendaRead]:
+        places = [(0, FIRST_ID, 99), (0, FIRST_ID, 2)]
+        places += [(task.new.deadline_ms or T0 + 500, task.task_id, 3) for task in self.drafts[pool][:4]]
+        return [AgendaRead(from_ms=from_ms, from_id=from_id, limit=limit) for from_ms, from_id, limit in places]
 
 
 def _timeless(lease: Lease | None) -> Lease | None:

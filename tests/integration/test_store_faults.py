@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.support.store_postgres import WITHIN_S, blocked_backend, connected, gone, opened_store
-from tests.support.store_rows import POOL, RETENTION_MS, Owner, S, agent_row, draft, own
+from tests.support.store_rows import POOL, RETENTION_MS, Owner, S, agent_row, draft, ids_of, own
 
 from callboard.orchestrator.store import connections
 from callboard.orchestrator.store.port import FencedError, StoreUnavailableError
@@ -46,7 +46,8 @@ async def test_a_holder_overtaken_while_it_commits_writes_nothing(store: Postgre
             await late
     heir = await own(store, holder="other")
     snapshot = await store.load(heir.lease)
-    assert [stored.columns.task_id for stored in snapshot.tasks] == [old.task_id]
+    assert ids_of(snapshot.heads) == [old.task_id]
+    assert sum(snapshot.counts.values()) == 1
     assert len(snapshot.agents) == 1
     assert await store.key_holders(POOL, "client", ["k"]) == {}
     assert len((await store.page(POOL, ListTasks())).tasks) == 1

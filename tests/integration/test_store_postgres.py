@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.support.store_battery import StoreBattery
 from tests.support.store_postgres import opened_store
-from tests.support.store_rows import T0, draft, own
+from tests.support.store_rows import draft, ids_of, own
 
 from callboard.orchestrator.store import loading
+from callboard.schemas.vocabulary import TaskPriority
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -25,17 +26,15 @@ class TestPostgresStore(StoreBattery):
         async with opened_store(database_url) as store:
             yield store
 
-    async def test_a_deep_queue_is_loaded_in_slices(
-        self, store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("classes", [0, 2, 3, 6, 7])
+    async def test_the_heads_of_many_classes_are_read_in_slices(
+        self, store: PostgresStore, monkeypatch: pytest.MonkeyPatch, classes: int
     ) -> None:
-        monkeypatch.setattr(loading, "SLICE", 3)
+        monkeypatch.setattr(loading, "CLASSES", 3)
         owner = await own(store)
-        loaded: list[str] = []
-        for count in (2, 1, 4, 2):
-            # Several of one instant, so that a slice ends among them.
-            tasks = [draft(created_ms=T0 + count) for _ in range(count)]
-            await owner.commit(*(task.insert() for task in tasks), draft().insert_final())
-            loaded = [stored.columns.task_id for stored in (await store.load(owner.lease)).tasks]
-            assert set(loaded) >= {task.task_id for task in tasks}
-            assert len(loaded) == len(set(loaded))
-        assert len(loaded) == 9
+        lanes = [(f"class-{number}", priority) for number in range(classes) for priority in list(TaskPriority)[1:]]
+        heads = [draft(placement=placement, priority=priority) for placement, priority in lanes]
+        followers = [draft(placement=placement, priority=priority) for placement, priority in lanes]
+        await owner.commit(*(task.insert() for task in (*followers, *heads)))
+        expected = sorted(heads, key=lambda task: (-task.new.priority, task.task_id))
+        assert ids_of((await store.load(owner.lease)).heads) == [task.task_id for task in expected]

@@ -10,6 +10,7 @@ import structlog
 from tests.support.store_postgres import opened_store
 from tests.support.store_rows import POOL, T0, S, agent_row, draft, own
 
+from callboard.orchestrator.core.changes import KeyHold
 from callboard.schemas.tasks import ListTasks
 from callboard.schemas.vocabulary import TaskState
 
@@ -93,7 +94,16 @@ async def test_an_impossible_end_leaves_the_task_as_it_was(
 
 
 @pytest.mark.parametrize(
-    "fields", [{"priority": 4}, {"order_ms": T0 - 1}, {"key_scope": "other"}, {"retry_of": "not an id"}], ids=str
+    "fields",
+    [
+        {"priority": 4},
+        {"order_ms": T0 - 1},
+        {"key_scope": "other"},
+        {"retry_of": "not an id"},
+        {"concurrency_key": "k"},
+        {"concurrency_limit": 1},
+    ],
+    ids=str,
 )
 async def test_an_impossible_new_task_does_not_exist_and_has_no_key(
     store: PostgresStore, fields: dict[str, Any]
@@ -144,6 +154,17 @@ async def test_a_bad_agent_is_left_out(store: PostgresStore) -> None:
     assert await owner.state_of(task.task_id) is S.QUEUED
 
 
+async def test_a_bad_hold_is_left_out(store: PostgresStore) -> None:
+    owner = await own(store)
+    good, bad = KeyHold("a", draft().task_id, 1, "k"), KeyHold("a", draft().task_id, 1, "\0")
+    before = KeyHold("b", draft().task_id, 1, "k")
+    await owner.commit(keep=(before,))
+    with structlog.testing.capture_logs() as logs:
+        await owner.commit(keep=(bad, good), drop=(before,))
+    assert [log["hold"] for log in logs if log["log_level"] == "critical"] == [[bad[:3]]]
+    assert (await store.load(owner.lease)).key_holds == [good]
+
+
 async def test_many_rows_with_a_few_bad_ones(store: PostgresStore) -> None:
     owner = await own(store)
     tasks = [draft() for _ in range(200)]
@@ -154,7 +175,7 @@ async def test_many_rows_with_a_few_bad_ones(store: PostgresStore) -> None:
     ]
     committed = await owner.commit(*inserts)
     assert committed.stale == {tasks[place].task_id for place in bad}
-    assert len((await store.load(owner.lease)).tasks) == 196
+    assert (await store.load(owner.lease)).counts[S.QUEUED] == 196
 
 
 async def test_the_longest_names_fit(store: PostgresStore) -> None:
@@ -164,5 +185,5 @@ async def test_the_longest_names_fit(store: PostgresStore) -> None:
     task, _ = task.move(S.ASSIGNED, agent_id="a" * 64, crashed_on=("a" * 64, "b" * 64))
     committed = await owner.commit(task.insert(), agents=(agent_row("a" * 64, capabilities=tuple(names)),))
     assert (committed.refused, committed.stale) == (frozenset(), frozenset())
-    assert (await store.load(owner.lease)).tasks[0].columns == task.columns
+    assert (await store.load(owner.lease)).held[0].columns == task.columns
     assert (await store.page(POOL, ListTasks())).tasks[0].key == "\U0001f3ad" * 256

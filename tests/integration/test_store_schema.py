@@ -7,20 +7,31 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
+from alembic import command
 from alembic.script import ScriptDirectory
+from asyncpg import CheckViolationError
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
 from tests.support.store_postgres import connected, opened_store
-from tests.support.store_rows import RETENTION_MS
+from tests.support.store_rows import RETENTION_MS, draft, ids_of, own
 
+from callboard.orchestrator.core.changes import AgendaRead
+from callboard.orchestrator.store.connections import connect
 from callboard.orchestrator.store.embedded import EmbeddedPostgres
 from callboard.orchestrator.store.migrate import MigrationReport, alembic_config, migrate
+from callboard.orchestrator.store.port import FIRST_ID
 from callboard.orchestrator.store.postgres import PostgresStore
 from callboard.orchestrator.store.tables import SCHEMA_REVISION, metadata
 from callboard.schemas.errors import ConfigurationError, DatabaseOperationError
-from callboard.schemas.vocabulary import Durability
+from callboard.schemas.vocabulary import Durability, TaskState
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from alembic.config import Config
+    from sqlalchemy import Connection
 
 pytestmark = pytest.mark.anyio
 
@@ -64,6 +75,68 @@ async def test_the_tables_are_what_the_queries_take_them_for(database_url: str) 
         for column in table.columns
     }
     assert {tuple(row) for row in rows} == expected
+
+
+OLD_INSERT = """
+INSERT INTO task (
+    id, pool, type, priority, created_ms, order_ms, placement, deadline_ms, spec, payload, retry_of,
+    state, version, attempt, agent_id, incarnation, assigned_ms, started_ms, updated_ms, until_ms, reason,
+    spent, crashes, crashed_on, progress, attempts, epoch, batch
+) VALUES (
+    $1, 'default', 'lint', 1, 1, $2, decode(md5('lint'), 'hex'), 9, '{"type":"lint"}', 'null', NULL,
+    'queued', 1, 0, NULL, NULL, NULL, NULL, 1, NULL, NULL, 0, 0, '{}', NULL, '{}', 1, 1
+)
+"""
+"""As a replica of revision 0002 writes a task."""
+
+
+async def test_live_tasks_and_the_replica_that_still_writes_them_outlast_the_third_migration(database_url: str) -> None:
+    tasks = [draft().task_id for _ in range(3)]
+    await alembic(database_url, command.upgrade, "0002")
+    async with connected(database_url) as pg:
+        await pg.execute(OLD_INSERT, tasks[0], 5)
+        assert await migrate(database_url) == MigrationReport("0002", SCHEMA_REVISION)
+        await pg.execute(OLD_INSERT, tasks[1], 4)
+        async with opened_store(database_url) as store:
+            snapshot = await store.load((await own(store)).lease)
+            assert snapshot.counts[TaskState.QUEUED] == 2
+            assert snapshot.limits == []
+            assert ids_of(snapshot.heads) == [tasks[1]]
+            everything = AgendaRead(from_ms=0, from_id=FIRST_ID, limit=9)
+            assert ids_of(await store.agenda("default", everything)) == tasks[:2]
+        await alembic(database_url, command.downgrade, "0002")
+        await pg.execute(OLD_INSERT, tasks[2], 6)
+        assert await pg.fetchval("SELECT count(*) FROM task") == 3
+    assert await migrate(database_url) == MigrationReport("0002", SCHEMA_REVISION)
+
+
+@pytest.mark.parametrize(("key", "limit"), [("k", None), (None, 1), ("k", 0)])
+async def test_a_concurrency_key_and_its_limit_go_together(
+    database_url: str, key: str | None, limit: int | None
+) -> None:
+    await migrate(database_url)
+    task_id = draft().task_id
+    async with connected(database_url) as pg:
+        await pg.execute(OLD_INSERT, task_id, 1)
+        with pytest.raises(CheckViolationError):
+            await pg.execute("UPDATE task SET concurrency_key = $1, concurrency_limit = $2", key, limit)
+        await pg.execute("UPDATE task SET concurrency_key = 'k', concurrency_limit = 1")
+
+
+async def alembic(database_url: str, step: Callable[[Config, str], None], revision: str) -> None:
+    """Take one step of alembic's, as `migrate` does."""
+
+    def run(connection: Connection) -> None:
+        config = alembic_config()
+        config.attributes["connection"] = connection
+        step(config, revision)
+
+    engine = create_async_engine(
+        "postgresql+asyncpg://", async_creator=lambda: connect(database_url), poolclass=NullPool
+    )
+    async with engine.begin() as connection:
+        await connection.run_sync(run)
+    await engine.dispose()
 
 
 async def test_a_database_that_was_not_migrated_is_refused(database_url: str) -> None:

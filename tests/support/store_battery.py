@@ -18,13 +18,14 @@ from tests.support.store_rows import (
     ended_attempt,
     own,
 )
+from tests.support.store_waiting import WaitingBattery
 
 from callboard.orchestrator.core.events import Looked
 from callboard.orchestrator.store.port import Committed, FencedError
 from callboard.schemas.errors import InvalidRequestError
 from callboard.schemas.tasks import ListTasks, TaskError
 from callboard.schemas.times import to_instant
-from callboard.schemas.vocabulary import AgentState, Outcome, TaskPriority, TaskState
+from callboard.schemas.vocabulary import AgentState, Outcome, TaskState
 
 if TYPE_CHECKING:
     from callboard.orchestrator.core.changes import TaskChange
@@ -122,10 +123,11 @@ class WritingBattery:
             task, change = task.move(state)
             assert outcome(await owner.commit(change)) == NOTHING
             assert await owner.state_of(task.task_id) is state
-            assert [stored.columns for stored in (await store.load(owner.lease)).tasks] == [task.columns]
+            stored = (await store.look_up(POOL, task.task_id)).stored
+            assert stored is not None
+            assert stored.columns == task.columns
         task, change = task.finish()
         assert outcome(await owner.commit(change)) == NOTHING
-        assert (await store.load(owner.lease)).tasks == []
         assert await store.look_up(POOL, task.task_id) == Looked(
             state=S.SUCCEEDED,
             ended=(ended_attempt(1, state=S.DEFERRED), ended_attempt(2, state=S.SUCCEEDED)),
@@ -188,7 +190,7 @@ class WritingBattery:
         await owner.commit(replace(change, ended=tuple(ended_attempt(n) for n in range(5, 24))))
         looked = await store.look_up(POOL, task.task_id)
         assert [end.attempt for end in looked.ended] == list(range(4, 24))
-        [stored] = (await store.load(owner.lease)).tasks
+        [stored] = (await store.load(owner.lease)).heads
         assert stored.last_end == ended_attempt(23)
         _, change = task.finish()
         await owner.commit(replace(change, ended=(ended_attempt(24),)))
@@ -207,18 +209,6 @@ class WritingBattery:
         assert (await store.load(theirs.lease)).agents == [first]
         await owner.commit(agents=(second, first), forget=("a-1", "a-2"))  # forgotten, and back in the same batch
         assert (await store.load(owner.lease)).agents == [first, second]
-
-    async def test_tasks_are_loaded_in_the_order_of_the_queue(self, store: Store) -> None:
-        owner = await own(store)
-        low = draft(priority=TaskPriority.LOW, created_ms=T0 - 10)
-        late, early = draft(created_ms=T0 + 2), draft(created_ms=T0 + 1)
-        deferred = draft(created_ms=T0, order_ms=T0 + 9)
-        first, second = draft(created_ms=T0), draft(created_ms=T0)
-        critical = draft(priority=TaskPriority.CRITICAL, created_ms=T0 + 50)
-        await owner.commit(*(task.insert() for task in (second, low, late, critical, first, deferred, early)))
-        loaded = [stored.columns.task_id for stored in (await store.load(owner.lease)).tasks]
-        expected = (critical, first, second, early, late, deferred, low)
-        assert loaded == [task.task_id for task in expected]
 
 
 class KeyBattery:
@@ -507,7 +497,9 @@ class PageBattery:
             )
 
 
-class StoreBattery(LeaseBattery, WritingBattery, KeyBattery, RepetitionBattery, ReadingBattery, PageBattery):
+class StoreBattery(
+    LeaseBattery, WritingBattery, KeyBattery, RepetitionBattery, ReadingBattery, PageBattery, WaitingBattery
+):
     """All of it."""
 
 

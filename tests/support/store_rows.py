@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from callboard.orchestrator.core.changes import AgentRow, Changes, Ending, NewTask, TaskChange, TaskColumns
+from callboard.orchestrator.core.changes import AgentRow, Changes, Ending, KeyHold, NewTask, TaskChange, TaskColumns
 from callboard.orchestrator.core.model import EndedAttempt
 from callboard.schemas.tasks import TaskError, TaskSpec
 from callboard.schemas.vocabulary import HELD_TASK_STATES, AgentState, Outcome, TaskPriority, TaskState
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from callboard.orchestrator.core.changes import StoredTask
     from callboard.orchestrator.store.port import Committed, Lease, Store
 
 POOL = "default"
@@ -107,6 +110,8 @@ def draft(
     retry_of: str | None = None,
     task_type: str = "lint",
     placement: str = "lint|||",
+    deadline_ms: int | None = None,
+    concurrency: tuple[str, int] | None = None,
     **spec: Any,  # noqa: ANN401 - fields of any type
 ) -> Draft:
     """A queued task."""
@@ -117,13 +122,15 @@ def draft(
         created_ms=created_ms,
         order_ms=created_ms if order_ms is None else order_ms,
         placement=placement,
-        deadline_ms=None,
+        deadline_ms=deadline_ms,
         spec=spec_json(type=task_type, key=key if scope == "client" else None, priority=priority, **spec),
         payload=payload,
         key_scope=None if key is None else scope,
         key=key,
         digest=digest,
         retry_of=retry_of,
+        concurrency_key=None if concurrency is None else concurrency[0],
+        concurrency_limit=None if concurrency is None else concurrency[1],
     )
     columns = TaskColumns(
         task_id=new.task_id,
@@ -188,17 +195,27 @@ class Owner:
         self.number = lease.batch
 
     async def commit(
-        self, *tasks: TaskChange, agents: tuple[AgentRow, ...] = (), forget: tuple[str, ...] = ()
+        self,
+        *tasks: TaskChange,
+        agents: tuple[AgentRow, ...] = (),
+        forget: tuple[str, ...] = (),
+        keep: tuple[KeyHold, ...] = (),
+        drop: tuple[KeyHold, ...] = (),
     ) -> Committed:
         """Commit the next batch."""
         self.number += 1
-        return await self.again(*tasks, agents=agents, forget=forget)
+        return await self.again(*tasks, agents=agents, forget=forget, keep=keep, drop=drop)
 
     async def again(
-        self, *tasks: TaskChange, agents: tuple[AgentRow, ...] = (), forget: tuple[str, ...] = ()
+        self,
+        *tasks: TaskChange,
+        agents: tuple[AgentRow, ...] = (),
+        forget: tuple[str, ...] = (),
+        keep: tuple[KeyHold, ...] = (),
+        drop: tuple[KeyHold, ...] = (),
     ) -> Committed:
         """Commit the last batch once more."""
-        changes = Changes(tasks=tasks, agents=agents, forgotten_agents=forget)
+        changes = Changes(tasks=tasks, agents=agents, forgotten_agents=forget, kept_holds=keep, dropped_holds=drop)
         return await self.store.commit(self.lease, self.number, changes, lease_ms=LEASE_MS)
 
     async def state_of(self, task_id: str) -> TaskState | None:
@@ -210,6 +227,10 @@ async def own(store: Store, pool: str = POOL, *, holder: str = "holder-1", lease
     lease = await store.acquire(pool, holder=holder, replica="replica-1", lease_ms=lease_ms)
     assert lease is not None
     return Owner(store, lease)
+
+
+def ids_of(stored: Iterable[StoredTask]) -> list[str]:
+    return [each.columns.task_id for each in stored]
 
 
 def as_json(message: object) -> Any:  # noqa: ANN401 - any JSON value

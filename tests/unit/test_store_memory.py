@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 from tests.support.store_battery import StoreBattery
-from tests.support.store_rows import RETENTION_MS, T0, draft, own
+from tests.support.store_rows import POOL, RETENTION_MS, T0, draft, own
+from tests.support.store_waiting import lane
 
 from callboard.orchestrator.store.memory import MemoryStore
-from callboard.schemas.vocabulary import Durability
+from callboard.schemas.vocabulary import Durability, TaskState
 
 pytestmark = pytest.mark.anyio
 
@@ -28,7 +29,7 @@ async def test_it_says_what_it_keeps() -> None:
     await store.close()
     await store.close()
     await store.open()
-    assert len((await store.load(owner.lease)).tasks) == 1
+    assert (await store.load(owner.lease)).counts[TaskState.QUEUED] == 1
 
 
 async def test_a_lease_runs_out_by_the_given_clock() -> None:
@@ -44,3 +45,9 @@ async def test_a_lease_runs_out_by_the_given_clock() -> None:
     heir = await store.acquire("default", holder="two", replica="r", lease_ms=3_000)
     assert heir is not None
     assert heir.since_ms == T0 + 5_999
+
+
+async def test_a_place_that_the_database_would_not_take_is_refused() -> None:
+    store = MemoryStore(key_retention_ms=RETENTION_MS)
+    with pytest.raises(ValueError, match="UUID"):
+        await store.lanes(POOL, [lane(from_id="")])

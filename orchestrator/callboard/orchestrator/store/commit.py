@@ -29,10 +29,11 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 _WRITTEN: Final = """
-SELECT id::text FROM task WHERE id = ANY($1::uuid[]) AND pool = $2 AND epoch = $3 AND batch = $4
+SELECT id::text FROM task WHERE id = ANY($1::uuid[]) AND (pool = $2) IS TRUE AND epoch = $3 AND batch = $4
 UNION ALL
-SELECT id::text FROM task_history WHERE id = ANY($1::uuid[]) AND pool = $2 AND epoch = $3 AND batch = $4
+SELECT id::text FROM task_history WHERE id = ANY($1::uuid[]) AND (pool = $2) IS TRUE AND epoch = $3 AND batch = $4
 """
+"""By ids alone, see `sql.in_pool`."""
 _TAKEN_KEYS: Final = """
 SELECT x.id::text FROM unnest($2::uuid[], $3::text[], $4::text[]) AS x(id, scope, key)
 JOIN task_key k ON k.pool = $1 AND k.scope = x.scope AND k.key = x.key AND k.task_id <> x.id

@@ -48,7 +48,11 @@ _LIMITS: Final = {
     "jit": "off",
 }
 
-READING: Final[dict[str, str]] = _LIMITS
+READING: Final[dict[str, str]] = {
+    **_LIMITS,
+    # A plan that was cached when the tables were empty would go on scanning them.
+    "enable_seqscan": "off",
+}
 WRITING: Final[dict[str, str]] = {
     **_LIMITS,
     # The plan of a batch is cached when the tables are small. Without these two it would scan the tables after a burst,

@@ -17,7 +17,7 @@ from callboard.orchestrator.core.events import Looked
 from callboard.orchestrator.store.documents import DEFAULT_PAGE, Cursor, TaskRow, document_of, ended_of, page_of
 from callboard.orchestrator.store.driver import PgConnection
 from callboard.orchestrator.store.port import KeyHolder, OfferContent, Original
-from callboard.orchestrator.store.sql import Query, among, query
+from callboard.orchestrator.store.sql import Query, among, in_pool, query
 from callboard.orchestrator.store.stored import COLUMNS, NO_COLUMNS, stored_of
 from callboard.orchestrator.store.tables import task, task_history, task_key
 from callboard.schemas.tasks import TaskPage
@@ -54,14 +54,14 @@ def _whole(table: Table) -> Select[*tuple[Any, ...]]:
     """All columns of a `TaskRow`, for the tasks `ids` of `pool`."""
     result = _NO_BYTES if table is task else task_history.c.result
     columns = [*_summary(table), table.c.payload, table.c.attempts, result.label("result")]
-    return select(*columns).where(table.c.pool == bindparam("pool"), among(table.c.id, "ids"))
+    return select(*columns).where(in_pool(table.c.pool), among(table.c.id, "ids"))
 
 
 def _outline(table: Table) -> Select[*tuple[Any, ...]]:
     """What a `Looked` is made of, from either table."""
     stored = COLUMNS if table is task else NO_COLUMNS
     chosen = select(table.c.state.label("looked_state"), table.c.attempts, *stored)
-    return chosen.where(table.c.pool == bindparam("pool"), table.c.id == bindparam("id", type_=Uuid(as_uuid=False)))
+    return chosen.where(in_pool(table.c.pool), table.c.id == bindparam("id", type_=Uuid(as_uuid=False)))
 
 
 _DOCUMENTS: Final = query(union_all(_whole(task), _whole(task_history)))

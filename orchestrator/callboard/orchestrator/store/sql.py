@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import ARRAY, Uuid, any_, bindparam
+from sqlalchemy import ARRAY, Uuid, any_, bindparam, true
 from sqlalchemy.dialects.postgresql.asyncpg import dialect as asyncpg_dialect
 
 from callboard.orchestrator.store.driver import PgConnection, Record
@@ -42,6 +42,15 @@ def query(statement: ClauseElement) -> Query:
     """Write `statement` out; its bound values are the defaults of their names."""
     compiled = statement.compile(dialect=_DIALECT)
     return Query(str(compiled), tuple(getattr(compiled, "positiontup", None) or ()), dict(compiled.params or {}))
+
+
+def in_pool(column: Column[Any]) -> ColumnElement[bool]:
+    """`column = $pool`, for rows that are found by their ids.
+
+    Written so that no index serves it: a plan made while the tables are empty could as well go through all of a pool
+    for the sake of one id, and would go on doing so when there are many.
+    """
+    return (column == bindparam("pool")).is_(true())
 
 
 def among(column: Column[Any], name: str) -> ColumnElement[bool]:
