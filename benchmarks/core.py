@@ -34,7 +34,7 @@ class Bench:
     """A pool with `agents` busy agents, and as many waiting tasks as asked for."""
 
     def __init__(self, agents: int) -> None:
-        settings = CoreSettings(max_tasks=10_000_000, max_agents=100_000)
+        settings = CoreSettings(max_tasks=10_000_000, max_agents=100_000, window=10_000_000)
         self.machine = Machine("default", settings, epoch=1, seed=1)
         self.dice = Dice(2)
         self.ids = (f"{n:012d}" for n in count())

@@ -60,6 +60,9 @@ class Rig:
         self.batches: list[Batch] = []
         self.answers: dict[int, object] = {}
         self.shrunk: set[str] = set()
+        self.holds_reads = False
+        """Whether what is read of the window arrives only when it is told."""
+        self.held_reads: list[ev.WindowRead] = []
         self._seed = seed
         self._tickets = 0
         self._tasks = 0
@@ -139,7 +142,11 @@ class Rig:
                 looked = done(self.store.look_up(POOL, effect.event.task_id))
                 self.tell(_with_looked(effect.event, looked))
             elif isinstance(effect, do.ReadWindow):
-                self.tell(window_read(self.store, effect.asked))
+                read = window_read(self.store, effect.asked)
+                if self.holds_reads:
+                    self.held_reads.append(read)
+                else:
+                    self.tell(read)
 
     def take(self, kind: type[E]) -> list[E]:
         """The effects of this kind since the last take; all others are forgotten."""

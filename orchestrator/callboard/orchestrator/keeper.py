@@ -284,5 +284,6 @@ def core_settings(config: OrchestratorConfig) -> CoreSettings:
         ageing_ms=config.ageing_seconds * 1000,
         quarantine_failures=config.agent_quarantine_failures,
         max_tasks=config.max_queued_tasks,
+        window=config.queue_window,
         max_agents=config.max_registered_agents,
     )

@@ -74,6 +74,9 @@ class OrchestratorConfig(Settings, frozen=True, kw_only=True):
     ] = 10
     max_registered_agents: Annotated[Capacity, Meta(description="Agents known in a pool")] = 10_000
     max_queued_tasks: Annotated[Capacity, Meta(description="Live tasks in a pool; more are refused")] = 1_000_000
+    queue_window: Annotated[
+        Capacity, Meta(description="Waiting tasks of a pool that memory holds, about; the others wait in the database")
+    ] = 20_000
     max_waiters: Annotated[Capacity, Meta(description="`wait` requests open at once in a pool")] = 10_000
     batch_max: Annotated[int, Meta(description="Events decided and committed together", ge=1, le=10_000)] = 500
 

@@ -121,12 +121,12 @@ class Queue:
         return self._classes.values()
 
     def is_listed(self, placement: PlacementClass) -> bool:
-        """Whether `placement` stands among the ready ones under its first task. Scans: for checks only."""
+        """Whether `placement` stands among the ready ones, no later than its first task. Scans: for checks only."""
         lane = self._first(placement)
         if lane is None:
             return False
         wanted = self._order_in(lane)
-        return any(order == wanted and of is placement for order, _, of in self._ready)
+        return any(order <= wanted and of is placement for order, _, of in self._ready)
 
     def class_of(self, needs: Needs) -> PlacementClass:
         """The class of `needs`, made and filled on first use."""
