@@ -1,0 +1,123 @@
+"""An agent of any language in a process of its own, and the orchestrator's side of its wire, played by the test."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from jsonschema import Draft202012Validator
+from tests.polyglot.toolchains import REPOSITORY
+from tests.support.agent_side import WITHIN_S, AgentSide
+
+from callboard.schemas.errors import OutcomeUnknownError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from callboard.bus.connection import BusMessage
+
+INTERVAL_MS = 400
+MESSAGES = {
+    "register": "Register",
+    "heartbeat": "Heartbeat",
+    "complete": "Complete",
+    "fail": "Fail",
+    "progress": "ReportProgress",
+    "leave": "Leave",
+}
+
+
+class Rig(AgentSide):
+    """One agent process and all that it said; `misfits` tells what of it breaks the contract."""
+
+    def __init__(self, url: str, agent_id: str, log: Path) -> None:
+        super().__init__(url, agent_id, interval_ms=INTERVAL_MS)
+        self._url = url
+        self._log = log
+        self._raw: list[tuple[str, Any, str]] = []
+        self.process: asyncio.subprocess.Process
+
+    def _received(self, message: BusMessage) -> None:
+        self._raw.append((message.subject.rpartition(".")[2], json.loads(message.data), message.reply))
+        super()._received(message)
+
+    async def start(self, command: list[str], *, slots: int = 1) -> None:
+        """Start the process; its log is the test's."""
+        own = {name: value for name, value in os.environ.items() if not name.startswith(("CALLBOARD_", "NATS_"))}
+        given = {"NATS_URL": self._url, "CALLBOARD_AGENT_ID": self.agent_id, "CALLBOARD_SLOTS": str(slots)}
+        with self._log.open("wb") as output:
+            self.process = await asyncio.create_subprocess_exec(
+                *command, cwd=REPOSITORY, env={**own, **given}, stdout=output, stderr=output,
+                stdin=asyncio.subprocess.DEVNULL, start_new_session=True,
+            )  # fmt: skip
+
+    def kill(self) -> None:
+        """SIGKILL for it and the processes that it has started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+    async def ended(self) -> int:
+        """Its exit status."""
+        async with asyncio.timeout(WITHIN_S):
+            return await self.process.wait()
+
+    async def unheard(self, verb: str, **fields: object) -> None:
+        """Send an order that the agent must not answer."""
+        subject = f"callboard.v1.default.to.{self.agent_id}.{verb}"
+        try:
+            answer = await self.bus.request(subject, json.dumps(fields).encode(), timeout_s=0.5)
+        except OutcomeUnknownError:
+            return
+        except UnavailableError:
+            raise AssertionError("nobody listens") from None
+        raise AssertionError(f"answered: {answer.data!r}")
+
+    async def beats(self, count: int = 2) -> dict[str, Any]:
+        """A heartbeat that was begun after this call."""
+        return await self.more("heartbeat", count)
+
+    async def beats_until(self, running: list[dict[str, Any]]) -> None:
+        """Wait for a heartbeat that lists just these attempts."""
+        async with asyncio.timeout(WITHIN_S):
+            while (await self.more("heartbeat"))["running"] != running:
+                pass
+
+    def misfits(self) -> list[str]:
+        """What was said against the schemas, or to be answered elsewhere than below the agent's own inbox."""
+        found: list[str] = []
+        for verb, message, reply in self._raw:
+            schema = json.loads((REPOSITORY / "schemas" / "json" / f"{MESSAGES[verb]}.json").read_text())
+            found += [f"{verb}: {error.json_path}: {error.message}" for error in schema_errors(schema, message)]
+            if verb != "progress" and not reply.startswith(f"_INBOX.{self.agent_id}."):
+                found.append(f"{verb}: to be answered to {reply}")
+        return found
+
+
+def schema_errors(schema: dict[str, Any], message: Any) -> list[Any]:  # noqa: ANN401 - any JSON value
+    return list(Draft202012Validator(schema).iter_errors(message))
+
+
+@asynccontextmanager
+async def rigged(
+    url: str, agent_id: str, log: Path, command: list[str], *, slots: int = 1, answers: dict[str, Any] | None = None
+) -> AsyncIterator[Rig]:
+    """An agent that has signed in; whatever it says until the end must fit the contract."""
+    async with Rig(url, agent_id, log) as rig:
+        rig.answers.update(answers or {})
+        await rig.start(command, slots=slots)
+        try:
+            await rig.seen("register")
+            yield rig
+        except BaseException as error:
+            error.add_note(f"the agent's log:\n{log.read_text()[-4000:]}")
+            raise
+        finally:
+            rig.kill()
+            await rig.process.wait()
+    assert rig.misfits() == []
