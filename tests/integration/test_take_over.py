@@ -18,6 +18,7 @@ from callboard.orchestrator.ids import TaskIds
 from callboard.orchestrator.keeper import PoolKeeper, Premises
 from callboard.orchestrator.launcher import Launcher
 from callboard.orchestrator.metrics import Metrics
+from callboard.orchestrator.replicas import Replicas
 from callboard.orchestrator.status import ProcessFacts
 from callboard.orchestrator.store.memory import MemoryStore
 from callboard.schemas.errors import UnavailableError
@@ -47,8 +48,10 @@ async def keeping(bus: Bus, store: Store) -> AsyncIterator[PoolKeeper]:
         ids=TaskIds(),
         facts=ProcessFacts(mode=config.mode, version="0", started_ms=0),
         holder="me",
+        replicas=(replicas := Replicas(bus, prefix=config.prefix, holder="me")),
     )
     keeper = PoolKeeper("default", premises)
+    replicas.attach([keeper])
     running = asyncio.create_task(keeper.run())
     try:
         yield keeper

@@ -13,7 +13,7 @@ Rules:
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from time import monotonic
 from types import TracebackType
 from typing import Final, Self
@@ -165,6 +165,18 @@ class Bus:
         subscription = BusSubscription(self, self._sid, subject, deliver)
         self._subscriptions[self._sid] = subscription
         return subscription
+
+    async def drain(self, subscriptions: Iterable[BusSubscription]) -> None:
+        """End subscriptions, after what the server sends for them before it knows: no message on its way is lost."""
+        ending = list(subscriptions)
+        # Without a connection nothing is on its way.
+        with contextlib.suppress(UnavailableError):
+            link = self._require_link()
+            for subscription in ending:
+                link.post(unsubscribe_frame(subscription.sid))
+            await link.round_trip(_LEAVE_S)
+        for subscription in ending:
+            await subscription.unsubscribe()
 
     def start_request(
         self, subject: str, data: bytes, *, timeout_s: float, headers: Mapping[str, str] | None = None

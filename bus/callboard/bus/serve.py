@@ -197,6 +197,11 @@ class Server:
             self._subscriptions.append(await self._bus.subscribe(endpoint.subject, self._receiver(endpoint)))
         await self._bus.flush()
 
+    async def drain(self) -> None:
+        """Take no more requests, after those that are on their way to us. May be called twice."""
+        await self._bus.drain(self._subscriptions)
+        self._subscriptions.clear()
+
     async def stop(self) -> None:
         """Take no more requests; those taken may still be answered. May be called twice."""
         while self._subscriptions:

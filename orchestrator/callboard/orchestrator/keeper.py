@@ -7,10 +7,12 @@ The protocol of ownership:
 2. The committed state is loaded; the lease is renewed meanwhile.
 3. `event.owner` is published, then the pool's subjects are subscribed: a former owner in doubt that hears it lets go,
    and the first answer comes from an owner that everyone can know.
-4. At a graceful stop the subjects go first, then what is decided is finished, then the lease is released.
+4. At a graceful stop or hand-over the subjects go first, then what is decided is finished, then the lease is released.
+   Who hands over steps back from the pool for a moment, and so does everyone who is not its heir (`replicas`).
 """
 
 import asyncio
+import contextlib
 import secrets
 from dataclasses import dataclass
 from typing import Final
@@ -34,6 +36,7 @@ from callboard.orchestrator.launcher import Launcher
 from callboard.orchestrator.metrics import Metrics
 from callboard.orchestrator.owner import PoolOwner
 from callboard.orchestrator.pool_telemetry import PoolTelemetry
+from callboard.orchestrator.replicas import Replicas
 from callboard.orchestrator.status import ProcessFacts, system_status
 from callboard.orchestrator.store.port import FencedError, Lease, Store, StoreUnavailableError
 from callboard.orchestrator.task_requests import TaskRequests
@@ -50,6 +53,10 @@ log = structlog.get_logger("callboard.orchestrator")
 ACQUIRE_EVERY_S: Final = 0.3
 """How often a replica in waiting tries for the lease: a crash is noticed when it has expired, so that fail-over takes
 the lease's length and this."""
+STEP_BACK_S: Final = 1.2
+"""How often a replica tries that is not the pool's heir: the heir has that much of a start."""
+REST_S: Final = 60.0
+"""How long a pool stays that we handed over and had to take back, because whoever should have taken it did not."""
 HEAR_S: Final = 1.0
 """How long NATS may take to answer a replica that wants the lease."""
 _OWNER_EVENT = msgspec.json.Decoder(OwnerEvent)
@@ -69,6 +76,7 @@ class Premises:
     facts: ProcessFacts
     holder: str
     """Unique to this process: whoever has the lease."""
+    replicas: Replicas
 
 
 class PoolKeeper:
@@ -87,7 +95,31 @@ class PoolKeeper:
         self._server: Server | None = None
         self._loading: PoolOwner | None = None
         self._waiting_for: str | None = None
-        self._stopping = asyncio.Event()
+        self._lease: Lease | None = None
+        self._is_well = False
+        self._leaving: int | None = None
+        self._rests_until_s = 0.0
+        self._wake = asyncio.Event()
+        self._stopping = False
+
+    @property
+    def holds_lease(self) -> bool:
+        """Whether the pool is ours, be it still being loaded."""
+        return self._lease is not None
+
+    @property
+    def would_serve(self) -> bool:
+        """Whether the pool is not ours, and could be served by us at once: bus and database answered when we tried."""
+        return self._lease is None and self._is_well and not self._stopping
+
+    @property
+    def may_move(self) -> bool:
+        """Whether the pool is ours and can be handed over; not while it has agents that only this process can stop."""
+        if self.owner is None or self._lease is None or not self.owner.is_active or self._stopping:
+            return False
+        if self._leaving == self._lease.epoch or steady_s() < self._rests_until_s:
+            return False
+        return all(agent.pool != self.pool for agent in self._premises.launcher.agents())
 
     @property
     def is_loading(self) -> bool:
@@ -96,11 +128,13 @@ class PoolKeeper:
 
     async def run(self) -> None:
         """Take, own, lose, and take again, until `stop`."""
-        while not self._stopping.is_set():
+        while not self._stopping:
+            is_well = False
             try:
                 # A connection may be up and carry nothing: only an answer shows that we are heard.
                 await self._premises.bus.rtt(HEAR_S)
                 await self._take_and_own()
+                is_well = True
             except UnavailableError as error:
                 self._wait_for("bus", error.message)
             except StoreUnavailableError as error:
@@ -110,6 +144,8 @@ class PoolKeeper:
             except Exception:
                 # A bug must not leave the pool without anyone who stands for it: the state is committed, so begin anew.
                 log.exception("owning the pool failed", pool=self.pool)
+            self._is_well = is_well
+            self._premises.replicas.changed()
             await self._pause()
 
     async def _take_and_own(self) -> None:
@@ -125,11 +161,28 @@ class PoolKeeper:
         if lease is not None:
             await self._own(lease, began_s)
 
+    def try_now(self) -> None:
+        """Try for the lease without waiting."""
+        self._wake.set()
+
+    async def hand_over(self) -> None:
+        """Serve no more, finish what is decided, release the lease; then step back."""
+        owner, server = self.owner, self._server
+        if owner is not None and server is not None:
+            self._leaving = owner.lease.epoch
+            await server.drain()
+            owner.stop()
+
+    def step_down(self) -> None:
+        """Take the pool no more: `stop` follows."""
+        self._stopping = True
+        self._wake.set()
+
     async def stop(self) -> None:
         """Serve no more, finish what is decided, release the lease. May be called twice."""
-        self._stopping.set()
+        self.step_down()
         if self._server is not None:
-            await self._server.stop()
+            await self._server.drain()
         if self._loading is not None:
             self._loading.lose("stopped while loading")
         if self.owner is not None:
@@ -147,11 +200,13 @@ class PoolKeeper:
             log.warning("pool waits", pool=self.pool, waiting_for=what, reason=reason)
 
     async def _pause(self) -> None:
-        try:
-            async with asyncio.timeout(ACQUIRE_EVERY_S):
-                await self._stopping.wait()
-        except TimeoutError:
+        if self._stopping:
             return
+        pause_s = ACQUIRE_EVERY_S if self._premises.replicas.is_heir(self.pool) else STEP_BACK_S
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause_s):
+                await self._wake.wait()
+        self._wake.clear()
 
     async def _own(self, lease: Lease, began_s: float) -> None:
         premises, config = self._premises, self._premises.config
@@ -172,6 +227,7 @@ class PoolKeeper:
             on_stop_process=self._on_stop_process,
             seed=secrets.randbits(64),
         )
+        self._take_note(lease)
         reason = "could not start"
         try:
             await self._load(owner)
@@ -183,11 +239,20 @@ class PoolKeeper:
             premises.metrics.forget_pool(self.pool)
             log.info("pool let go", pool=self.pool, epoch=lease.epoch, reason=reason)
             await self._release(lease)
+            self._lease = None
+
+    def _take_note(self, lease: Lease) -> None:
+        self._lease = lease
+        self._premises.replicas.changed()
+        if self._leaving is not None and lease.epoch == self._leaving + 1:
+            # Nobody had the pool between: moving it again at once would only interrupt it again.
+            self._rests_until_s = steady_s() + REST_S
+            log.warning("nobody took the pool that we handed over", pool=self.pool)
 
     async def _load(self, owner: PoolOwner) -> None:
         self._loading = owner
         try:
-            if not self._stopping.is_set():
+            if not self._stopping:
                 await owner.load()
         finally:
             self._loading = None
@@ -220,8 +285,9 @@ class PoolKeeper:
             await server.start()
             await micro.start()
             self.owned.set()
+            premises.replicas.changed()
             log.info("pool owned", pool=self.pool, epoch=lease.epoch, replica=lease.replica)
-            if self._stopping.is_set():
+            if self._stopping:
                 owner.stop()
             return await running
         finally:

@@ -37,6 +37,7 @@ from callboard.orchestrator.keeper import PoolKeeper, Premises
 from callboard.orchestrator.launcher import Launcher, SpawnedAgent
 from callboard.orchestrator.metrics import Metrics
 from callboard.orchestrator.readiness import Readiness
+from callboard.orchestrator.replicas import Replicas
 from callboard.orchestrator.servers import EmbeddedServers
 from callboard.orchestrator.status import ProcessFacts
 from callboard.orchestrator.store.memory import MemoryStore
@@ -233,6 +234,8 @@ class Orchestrator:
         def agent_ended(agent: SpawnedAgent) -> None:
             keepers[agent.pool].agent_ended(agent.agent_id)
 
+        holder = f"{config.replica}-{secrets.token_hex(8)}"
+        replicas = Replicas(bus, prefix=config.prefix, holder=holder)
         premises = Premises(
             config=config,
             bus=bus,
@@ -246,9 +249,15 @@ class Orchestrator:
             metrics=metrics,
             ids=TaskIds(),
             facts=ProcessFacts(mode=config.mode, version=version, started_ms=int(time.time() * 1000)),
-            holder=f"{config.replica}-{secrets.token_hex(8)}",
+            holder=holder,
+            replicas=replicas,
         )
         keepers.update({pool: PoolKeeper(pool, premises) for pool in config.pools})
+        replicas.attach(list(keepers.values()))
+        if config.enable_database_persistence:
+            # A pool in memory cannot be handed over.
+            await replicas.start()
+            stack.push_async_callback(replicas.stop)
         running = [asyncio.create_task(keeper.run()) for keeper in keepers.values()]
         stack.push_async_callback(_stop_keepers, list(keepers.values()), running)
         chores = Chores(premises, list(keepers.values()))
@@ -351,6 +360,8 @@ async def _until_owned(client: Client, keeper: PoolKeeper) -> None:
 
 
 async def _stop_keepers(keepers: list[PoolKeeper], running: list[asyncio.Task[None]]) -> None:
+    for keeper in keepers:
+        keeper.step_down()
     for keeper in keepers:
         await keeper.stop()
     await asyncio.gather(*running)
