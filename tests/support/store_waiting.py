@@ -190,13 +190,14 @@ class WaitingBattery:
 
     async def test_holds_are_kept_until_they_are_dropped(self, store: Store) -> None:
         owner, theirs = await own(store), await own(store, "other")
-        task = draft().task_id
+        task, other = draft().task_id, draft().task_id
         first, second, third = KeyHold("a", task, 1, "k"), KeyHold("a", task, 2, "k"), KeyHold("b", task, 1, "ü")
-        await owner.commit(keep=(third, first, second, first))
+        alike = KeyHold("a", other, 1, "k")
+        await owner.commit(keep=(third, alike, first, second, first))
         await theirs.commit(keep=(first,))
-        assert (await store.load(owner.lease)).key_holds == [first, second, third]
+        assert (await store.load(owner.lease)).key_holds == [first, second, alike, third]
         fourth = KeyHold("c", task, 3, "k")
         for send in (owner.commit, owner.again):
-            await send(keep=(second, fourth), drop=(first, KeyHold("a", task, 9, "k")))
-            assert (await store.load(owner.lease)).key_holds == [second, third, fourth]
+            await send(keep=(third, fourth), drop=(first, KeyHold("a", task, 9, "k")))
+            assert (await store.load(owner.lease)).key_holds == [second, alike, third, fourth]
         assert (await store.load(theirs.lease)).key_holds == [first]
