@@ -43,13 +43,19 @@ def test_a_step_of_the_databases_clock_is_followed_at_a_tenth_of_its_pace(steady
     assert pool.now_ms() == T0 + 10_000 + (1_000 if step_ms > 0 else -1_000)
 
 
-def test_small_differences_are_taken_in_at_once_and_by_the_moment_of_asking(steady: Steady) -> None:
+@pytest.mark.parametrize(
+    ("reading_ms", "taken_ms"),
+    [(10_000, 10_200), (10_150, 10_200), (10_200, 10_200), (10_250, 10_250), (9_950, 10_150)],
+)
+def test_a_reading_moves_it_no_farther_than_the_reading_can_mean(
+    steady: Steady, reading_ms: int, taken_ms: int
+) -> None:
     pool = PoolClock(T0)
     steady.now_s += 10
     asked_s = steady.now_s
-    steady.now_s += 0.2  # the answer took its time
-    pool.set(T0 + 10_050, asked_s)
-    assert pool.now_ms() == T0 + 10_250
+    steady.now_s += 0.2  # the database read its clock somewhere in between
+    pool.set(T0 + reading_ms, asked_s)
+    assert pool.now_ms() == T0 + taken_ms
 
 
 def test_it_never_goes_back(steady: Steady) -> None:

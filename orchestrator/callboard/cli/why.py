@@ -42,10 +42,10 @@ def lines(task_id: str, answer: Why) -> Iterator[str]:
     yield f"{task_id} is {answer.state or 'not submitted'}"
     if answer.scores is not None:
         if not answer.scores:
-            yield "its scores are not known: no agent was chosen, or another orchestrator chose it"
+            yield "it has no scores: no agent was ever chosen"
         return
     if answer.position is not None:
-        yield f"number {answer.position} of those that wait for the same agents"
+        yield f"number {answer.position} of those that wait for the same agents and key"
     if answer.candidates is not None:
         yield f"{answer.candidates} known agents could ever take it"
     if answer.excluded:

@@ -31,13 +31,15 @@ class PoolClock:
     def set(self, now_ms: int, asked_s: float) -> None:
         """Take in a reading of the database's clock that was asked for at `asked_s`, by `steady_s`.
 
-        The database reads its clock as it begins, so the moment of asking is nearer to it than that of the answer.
+        It was true at some moment between asking and the answer. An offset that fits is left as it is; one that does
+        not is brought to the nearer end. So the clock, which begins behind the truth, does not get ahead of it: what
+        is due is never early.
         """
         read_s = steady_s()
         most_ms = (read_s - self._read_s) * 1000 * SLEW
         self._read_s = read_s
-        step_ms = now_ms - asked_s * 1000 - self._offset_ms
-        self._offset_ms += max(-most_ms, min(step_ms, most_ms))
+        fitting_ms = min(max(self._offset_ms, now_ms - read_s * 1000), now_ms - asked_s * 1000)
+        self._offset_ms += max(-most_ms, min(fitting_ms - self._offset_ms, most_ms))
 
     def now_ms(self) -> int:
         """The time now."""
