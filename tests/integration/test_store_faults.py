@@ -137,7 +137,7 @@ async def test_a_silent_database_ends_the_wait_with_the_outcome_unknown(
             assert caught.value.handed_over
 
 
-async def test_no_reader_keeps_a_lease_from_being_renewed(
+async def test_no_reader_keeps_a_lease_from_being_renewed_or_a_task_from_being_placed(
     store: PostgresStore, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     owner = await own(store)
@@ -149,6 +149,8 @@ async def test_no_reader_keeps_a_lease_from_being_renewed(
             for _ in range(READERS):
                 group.create_task(_look(owner))
             await blocked_backend(observer, count=READERS)
+            group.create_task(store.lanes(POOL, []))
+            await blocked_backend(observer, count=READERS + 1)  # it waits for the table, not behind the readers
             monkeypatch.setattr(connections, "CONNECT_TIMEOUT_S", 0.05)
             with pytest.raises(StoreUnavailableError, match="busy"):
                 await store.look_up(POOL, draft().task_id)
