@@ -258,6 +258,44 @@ def test_a_heartbeat_answered_after_the_lease_is_lost_shows_that_somebody_is_the
     rig.only(do.SendRegister)
 
 
+def test_who_asks_an_owner_that_fell_silent_asks_its_successor_within_one_lease_of_it() -> None:
+    for seed in range(200):
+        rig = Rig(seed=seed).registered().holding(ONE)
+        rig.beat()
+        while rig.session.phase is not Phase.LEASE_LOST:  # each request is heard by the silent one alone
+            pending = rig.all(do.SendHeartbeat)
+            if pending:
+                rig.tell(ev.HeartbeatUnanswered(pending[0].call), after_ms=pending[0].timeout_ms)
+            else:
+                rig.wait()
+        while not rig.all(do.SendRegister):
+            rig.wait()
+        register = rig.only(do.SendRegister)
+        taken_over_ms = rig.now_ms + 1
+        rig.tell(ev.RegisterUnanswered(register.call), after_ms=register.timeout_ms)
+        while not rig.all(do.SendRegister):
+            rig.wait()
+        assert rig.now_ms < taken_over_ms + LEASE_MS
+
+
+@pytest.mark.parametrize("order", ["assign", "cancel"])
+def test_an_order_of_a_new_owner_ends_the_wait_for_the_answer_of_the_old_one(order: str) -> None:
+    rig = Rig().registered()
+    beat = rig.beat()
+    if order == "assign":
+        rig.tell(ev.OfferArrived("reply", offer(ONE, epoch=2)))
+    else:
+        rig.tell(ev.CancelArrived("reply", 2, ONE))
+    assert rig.only(do.SendHeartbeat).seq == beat.seq + 1
+
+
+def test_an_order_of_the_same_owner_leaves_its_answer_to_come() -> None:
+    rig = Rig().registered()
+    rig.beat()
+    rig.tell(ev.CancelArrived("reply", 1, ONE))
+    assert rig.all(do.SendHeartbeat) == []
+
+
 # Offers
 
 

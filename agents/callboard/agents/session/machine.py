@@ -190,9 +190,8 @@ class Session:
 
     def _on_offer(self, event: ev.OfferArrived) -> None:
         offer = event.offer
-        if offer.epoch < self._presence.epoch:
+        if not self._presence.meet(offer.epoch, self._now_ms):
             return
-        self._presence.epoch = offer.epoch
         ref = AttemptRef(task_id=offer.task_id, attempt=offer.attempt)
         held = self._ledger.get(ref)
         known = self._recent.answer(ref, now_ms=self._now_ms)
@@ -287,9 +286,8 @@ class Session:
 
     def _obeys(self, event: ev.CancelArrived | ev.DrainArrived | ev.ShutdownArrived) -> bool:
         """Whether the order comes of the pool's owner; if so it is acknowledged."""
-        if event.epoch < self._presence.epoch:
+        if not self._presence.meet(event.epoch, self._now_ms):
             return False
-        self._presence.epoch = event.epoch
         self._do(do.Acknowledge(event.reply))
         return True
 

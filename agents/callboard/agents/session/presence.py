@@ -108,9 +108,24 @@ class Presence:
         self._sent_ms = now_ms
         self._hurried = False
         if self.phase is not Phase.SIGNED_IN:
-            return SendRegister(self._calls, running, draining, REGISTER_TIMEOUT_MS)
+            # Who asked an owner that then fell silent must ask its successor well within the one lease that this gives.
+            return SendRegister(self._calls, running, draining, min(REGISTER_TIMEOUT_MS, self.interval_ms))
         self._seq += 1
         return SendHeartbeat(self._calls, self._seq, running, draining, self.interval_ms)
+
+    def meet(self, epoch: int, now_ms: int) -> bool:
+        """Take note of the owner that sent an order; `False` when it is one that is no more.
+
+        What was asked of its predecessor is not waited for: the new owner has not heard it, and counts our silence.
+        """
+        if epoch < self.epoch:
+            return False
+        if epoch > self.epoch and self._outstanding is not None:
+            self._outstanding = None
+            self._failures = 0
+            self._due_ms = now_ms
+        self.epoch = epoch
+        return True
 
     def accept(self, answer: RegisterAnswer | HeartbeatAnswer, now_ms: int) -> bool:
         """Take in a current answer; `False` when it comes of an owner that is no more."""
