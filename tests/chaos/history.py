@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import Final
+from typing import Final, TypedDict
 
 import msgspec
 
@@ -71,6 +71,15 @@ class AgentBegan(AgentEvent, frozen=True, kw_only=True, tag=True):
     """An agent's process has begun."""
 
     slots: int
+
+
+class Ref(TypedDict):
+    """An attempt, and whose it is."""
+
+    agent_id: str
+    incarnation: str
+    task_id: str
+    attempt: int
 
 
 class AttemptEvent(AgentEvent, frozen=True, kw_only=True):

@@ -1,0 +1,116 @@
+"""Some agents in a process of their own, who write down what they hear, do and say.
+
+Usage: python -m tests.chaos.agent_process HISTORY NATS_URL SLOTS NAME...
+
+Handlers: `work` takes `ms` and returns who did it, `fails` raises until attempt `times` is over, `poison` kills the
+process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Final
+
+from tests.chaos import history as h
+
+from callboard.agents import Agent, TaskContext
+from callboard.agents import agent as agent_module
+from callboard.agents.runtime import Runtime
+from callboard.agents.session import effects as do
+from callboard.agents.session import events as ev
+from callboard.schemas.tasks import AttemptRef
+
+CAPABILITY: Final = "chaos"
+HISTORY: Final = h.History(Path(sys.argv[1]))
+
+
+class Witness(Runtime):
+    """The shell of an agent's session, with a pen: events are written before they are taken in, effects before they
+    are done."""
+
+    def start(self) -> None:
+        self._verbs: dict[AttemptRef, str] = {}
+        self._offers: dict[str, AttemptRef] = {}
+        who = self._identity
+        HISTORY.write(h.AgentBegan(agent_id=who.agent_id, incarnation=who.incarnation, slots=who.slots))
+        super().start()
+
+    def _apply(self, event: ev.Event) -> None:
+        match event:
+            case ev.OfferArrived(reply=reply, offer=offer):
+                ref = AttemptRef(task_id=offer.task_id, attempt=offer.attempt)
+                self._offers[reply] = ref
+                HISTORY.write(h.Offered(**self._of(ref), epoch=offer.epoch))
+            case ev.HandlerSucceeded(ref=ref) | ev.HandlerFailed(ref=ref) | ev.HandlerStopped(ref=ref):
+                HISTORY.write(h.Finished(**self._of(ref)))
+            case ev.ReportRecorded(ref=ref):
+                HISTORY.write(h.Recorded(**self._of(ref), verb=self._verbs[ref]))
+            case ev.ReportRefused(ref=ref, error=error):
+                HISTORY.write(h.Refused(**self._of(ref), verb=self._verbs[ref], code=error.code))
+            case ev.CancelArrived(ref=ref):
+                HISTORY.write(h.CancelHeard(**self._of(ref)))
+            case _:
+                pass
+        super()._apply(event)
+
+    def _perform(self, effect: do.Effect) -> None:
+        match effect:
+            case do.AnswerOffer(reply=reply, answer=answer):
+                HISTORY.write(h.OfferAnswered(**self._of(self._offers.pop(reply)), accepted=answer.accepted))
+            case do.StartHandler(ref=ref):
+                HISTORY.write(h.Started(**self._of(ref)))
+            case do.SendComplete(ref=ref):
+                self._reports(ref, "complete")
+            case do.SendFail(ref=ref):
+                self._reports(ref, "fail")
+            case _:
+                pass
+        super()._perform(effect)
+
+    def _reports(self, ref: AttemptRef, verb: str) -> None:
+        self._verbs[ref] = verb
+        HISTORY.write(h.Reporting(**self._of(ref), verb=verb))
+
+    def _of(self, ref: AttemptRef) -> h.Ref:
+        return {
+            "agent_id": self._identity.agent_id, "incarnation": self._identity.incarnation,
+            "task_id": ref.task_id, "attempt": ref.attempt,
+        }  # fmt: skip
+
+
+def make(agent_id: str, slots: int) -> Agent:
+    """An agent with all handlers."""
+    agent = Agent(agent_id, slots=slots, capabilities=[CAPABILITY])
+
+    @agent.task("work")
+    async def work(ctx: TaskContext) -> list[str | int]:
+        await asyncio.sleep(ctx.payload["ms"] / 1000)
+        return [ctx.task_id, ctx.attempt, agent.agent_id, agent.incarnation]
+
+    @agent.task("fails")
+    async def fails(ctx: TaskContext) -> list[str | int]:
+        if ctx.attempt <= ctx.payload["times"]:
+            raise RuntimeError("as asked")
+        return await work(ctx)
+
+    @agent.task("poison")
+    async def poison(_ctx: TaskContext) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    return agent
+
+
+async def main(nats_url: str, slots: int, names: list[str]) -> None:
+    """Serve until killed."""
+    agents = [make(name, slots) for name in names]
+    await asyncio.gather(*(agent.start(nats_url) for agent in agents))
+    await asyncio.gather(*(agent.wait() for agent in agents))
+
+
+if __name__ == "__main__":
+    setattr(agent_module, "Runtime", Witness)  # noqa: B010 - the module imports it, and does not offer it
+    asyncio.run(main(sys.argv[2], int(sys.argv[3]), sys.argv[4:]))
