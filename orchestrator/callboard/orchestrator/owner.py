@@ -130,8 +130,8 @@ class PoolOwner:
 
     @property
     def is_database_down(self) -> bool:
-        """Whether the last word of the database was none."""
-        return self._writer.is_database_down
+        """Whether the last word of the database was none, or it has said nothing for so long that trust ran out."""
+        return self._writer.is_database_down or (not self._trust.holds and self._trust.is_heard)
 
     def request(self, request: Answerable, event_of: Callable[[Ticket], Event], fresh: Fresh | None = None) -> None:
         """Put a request to the machine; its answer comes with the effects. `fresh` is a submission's content.

@@ -36,7 +36,7 @@ def system_status(owner: PoolOwner, facts: ProcessFacts) -> SystemStatus:
         health=Health(
             database=DatabaseHealth.DOWN if owner.is_database_down else DatabaseHealth.OK,
             bus="ok",
-            degraded=not owner.is_active,
+            degraded=owner.is_database_down or not owner.is_active,
             since=to_instant_or_none(owner.passive_since_ms),
         ),
         agents=agent_counts(pool),
