@@ -36,9 +36,9 @@ WITHIN_S = 20.0
 
 
 @asynccontextmanager
-async def keeping(bus: Bus, store: Store) -> AsyncIterator[PoolKeeper]:
+async def keeping(bus: Bus, store: Store, *, holder: str = "me", lease_ms: int = 3000) -> AsyncIterator[PoolKeeper]:
     """A replica's stand for the pool `default`."""
-    config = OrchestratorConfig(mode=OrchestratorMode.TEST)
+    config = OrchestratorConfig(mode=OrchestratorMode.TEST, replica=holder, pool_lease_ms=lease_ms)
     premises = Premises(
         config=config,
         bus=bus,
@@ -47,8 +47,8 @@ async def keeping(bus: Bus, store: Store) -> AsyncIterator[PoolKeeper]:
         metrics=Metrics(),
         ids=TaskIds(),
         facts=ProcessFacts(mode=config.mode, version="0", started_ms=0),
-        holder="me",
-        replicas=(replicas := Replicas(bus, prefix=config.prefix, holder="me")),
+        holder=holder,
+        replicas=(replicas := Replicas(bus, prefix=config.prefix, holder=holder)),
     )
     keeper = PoolKeeper("default", premises)
     replicas.attach([keeper])

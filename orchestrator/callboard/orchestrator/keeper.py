@@ -281,6 +281,7 @@ class PoolKeeper:
         rivals = await self._announce(owner)
         self.owner, self._server = owner, server
         running = asyncio.create_task(owner.run())
+        running.add_done_callback(lambda _: owner.decided_last.set())
         try:
             await server.start()
             await micro.start()
@@ -289,6 +290,9 @@ class PoolKeeper:
             log.info("pool owned", pool=self.pool, epoch=lease.epoch, replica=lease.replica)
             if self._stopping:
                 owner.stop()
+            # An operation that hangs may hold up the owner's end; another one may serve by then.
+            await owner.decided_last.wait()
+            await server.stop()
             return await running
         finally:
             owner.lose("serving ended")

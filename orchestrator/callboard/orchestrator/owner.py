@@ -87,6 +87,8 @@ class PoolOwner:
         self.tickets = TicketBook()
         self.counts: dict[TaskState, int] = {}
         self.passive_since_ms: int | None = None
+        self.decided_last = asyncio.Event()
+        """Set once nothing more is decided here: who still asks must ask elsewhere, though `run` may not end yet."""
         self.link = AgentLink(bus, subjects, epoch=lease.epoch, post=self.post)
         self._beside = Beside(lease.pool)
         self._reads = Reads(store, lease.pool)
@@ -227,6 +229,7 @@ class PoolOwner:
                 self._turn()
             return self._lost or "stopped"
         finally:
+            self.decided_last.set()
             await self._end()
 
     def stop(self) -> None:
