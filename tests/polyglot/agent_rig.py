@@ -99,6 +99,11 @@ class Rig(AgentSide):
         return found
 
 
+def tail(log: Path) -> str:
+    """The end of a log, for the story of a failure."""
+    return log.read_text(errors="replace")[-4000:]
+
+
 def schema_errors(schema: dict[str, Any], message: Any) -> list[Any]:  # noqa: ANN401 - any JSON value
     return list(Draft202012Validator(schema).iter_errors(message))
 
@@ -115,7 +120,7 @@ async def rigged(
             await rig.seen("register")
             yield rig
         except BaseException as error:
-            error.add_note(f"the agent's log:\n{log.read_text()[-4000:]}")
+            error.add_note(f"the agent's log:\n{tail(log)}")
             raise
         finally:
             rig.kill()

@@ -95,4 +95,5 @@ def shell() -> list[str]:
 LANGUAGES: Final[dict[str, Language]] = {
     "python": Language(python),
     "go": Language(go),
+    "typescript": Language(typescript),
 }
