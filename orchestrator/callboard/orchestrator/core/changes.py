@@ -205,6 +205,5 @@ class Snapshot:
     counts: dict[TaskState, int] = field(default_factory=dict[TaskState, int])
     limits: list[KeyLimit] = field(default_factory=list[KeyLimit])
     key_holds: list[KeyHold] = field(default_factory=list[KeyHold])
-    tasks: list[StoredTask] = field(default_factory=list[StoredTask])
     agents: list[AgentRow] = field(default_factory=list[AgentRow])
     pauses: tuple[str, ...] = ()

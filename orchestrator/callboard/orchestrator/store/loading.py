@@ -12,18 +12,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from sqlalchemy import (
-    BigInteger,
     LargeBinary,
     SmallInteger,
     Text,
-    Uuid,
     bindparam,
     cast,
     func,
     literal_column,
     select,
     true,
-    tuple_,
 )
 
 from callboard.orchestrator.core.changes import AgentRow, KeyHold, KeyLimit, Snapshot, StoredTask
@@ -115,7 +112,6 @@ async def load(pg: PgConnection, pool: str) -> Snapshot:
         key_holds=sorted(KeyHold(*row) for row in await _KEY_HOLDS.fetch(pg, pool=pool)),
         agents=[_agent(row) for row in await _AGENTS.fetch(pg, pool=pool)],
         pauses=tuple(row["type"] for row in await _PAUSES.fetch(pg, pool=pool)),
-        tasks=await _all_tasks(pg, pool),
     )
 
 
@@ -159,33 +155,3 @@ def _agent(row: Record) -> AgentRow:
         spawned=row["spawned"],
         seen_ms=row["seen_ms"],
     )
-
-
-# -- every live task, until `core.restore` starts from the above -------------------------------------------------------
-
-SLICE: Final = 10_000
-_FIRST: Final = (-(2**63), "00000000-0000-0000-0000-000000000000")
-_TASKS: Final = query(
-    select(*COLUMNS, task.c.priority)
-    .where(
-        IN_POOL,
-        tuple_(task.c.created_ms, task.c.id)
-        > tuple_(bindparam("created_ms", type_=BigInteger), bindparam("id", type_=Uuid(as_uuid=False))),
-    )
-    .order_by(task.c.created_ms, task.c.id)
-    .limit(bindparam("limit"))
-)
-
-
-async def _all_tasks(pg: PgConnection, pool: str) -> list[StoredTask]:
-    """The live tasks in the queue's order."""
-    ordered: list[tuple[tuple[int, int, str], StoredTask]] = []
-    created_ms, task_id = _FIRST
-    while True:
-        rows = await _TASKS.fetch(pg, pool=pool, created_ms=created_ms, id=task_id, limit=SLICE)
-        ordered += [((-row["priority"], row["order_ms"], row["task_id"]), stored_of(row)) for row in rows]
-        if len(rows) < SLICE:
-            break
-        created_ms, task_id = rows[-1]["created_ms"], rows[-1]["task_id"]
-    ordered.sort(key=lambda entry: entry[0])
-    return [stored for _, stored in ordered]

@@ -25,7 +25,7 @@ from callboard.orchestrator.core.changes import (
 )
 from callboard.orchestrator.core.events import Looked
 from callboard.orchestrator.store.documents import DEFAULT_PAGE, Cursor, document_of, page_of
-from callboard.orchestrator.store.memory_rows import Kept, in_order, place_of, stored_of, summary_of, whole_of
+from callboard.orchestrator.store.memory_rows import Kept, place_of, stored_of, summary_of, whole_of
 from callboard.orchestrator.store.memory_waiting import Waiting
 from callboard.orchestrator.store.port import (
     LIVE_STATES,
@@ -236,7 +236,6 @@ class MemoryStore:
             key_holds=sorted(KeyHold(*place[1:], key) for place, key in self._key_holds.items() if place[0] == pool),
             agents=[self._agents[place] for place in sorted(self._agents) if place[0] == pool],
             pauses=tuple(sorted(what for where, what in self._pauses if where == pool)),
-            tasks=in_order(live),
         )
 
     async def lanes(self, pool: str, reads: Sequence[LaneRead]) -> list[list[StoredTask]]:
