@@ -22,6 +22,7 @@ from callboard.orchestrator.store.embedded import EmbeddedPostgres
 from callboard.orchestrator.store.migrate import MigrationReport, alembic_config, migrate
 from callboard.orchestrator.store.port import FIRST_ID
 from callboard.orchestrator.store.postgres import PostgresStore
+from callboard.orchestrator.store.schema import mark
 from callboard.orchestrator.store.tables import SCHEMA_REVISION, metadata
 from callboard.schemas.errors import ConfigurationError, DatabaseOperationError
 from callboard.schemas.vocabulary import Durability, TaskState
@@ -146,14 +147,40 @@ async def test_a_database_that_was_not_migrated_is_refused(database_url: str) ->
     await store.close()
 
 
-async def test_a_database_of_another_version_is_refused_naming_both(database_url: str) -> None:
+@pytest.mark.parametrize(("found", "remedy"), [("0002", "callboard migrate"), ("9999", "install")])
+async def test_a_schema_that_does_not_fit_is_refused_naming_both_and_the_remedy(
+    database_url: str, found: str, remedy: str
+) -> None:
+    await migrate(database_url)
+    async with connected(database_url) as pg:
+        await pg.execute("UPDATE schema_version SET version_num = $1", found)
+        await pg.execute(mark(found))
+    store = PostgresStore(database_url, key_retention_ms=RETENTION_MS, allow_relaxed_durability=True)
+    with pytest.raises(ConfigurationError, match=f"{found}.*{SCHEMA_REVISION}.*{remedy}") as caught:
+        await store.open()
+    assert caught.value.details == {"found": found, "needed": SCHEMA_REVISION}
+    await store.close()
+
+
+async def test_a_newer_schema_that_serves_this_version_too_is_good_and_is_left_alone(database_url: str) -> None:
     await migrate(database_url)
     async with connected(database_url) as pg:
         await pg.execute("UPDATE schema_version SET version_num = '9999'")
+    assert await migrate(database_url) == MigrationReport("9999", "9999")
+    async with opened_store(database_url) as store:
+        assert (await own(store)).lease.epoch == 1
+
+
+async def test_a_schema_without_the_mark_serves_its_own_version_alone(database_url: str) -> None:
+    await migrate(database_url)
+    async with connected(database_url) as pg:
+        await pg.execute("COMMENT ON TABLE schema_version IS NULL")
+        async with opened_store(database_url) as store:
+            await store.ping()
+        await pg.execute("UPDATE schema_version SET version_num = '9999'")
     store = PostgresStore(database_url, key_retention_ms=RETENTION_MS, allow_relaxed_durability=True)
-    with pytest.raises(ConfigurationError, match=f"9999.*{SCHEMA_REVISION}.*callboard migrate") as caught:
+    with pytest.raises(ConfigurationError, match="9999"):
         await store.open()
-    assert caught.value.details == {"found": "9999", "needed": SCHEMA_REVISION}
     await store.close()
 
 

@@ -49,6 +49,7 @@ async def keeping(bus: Bus, store: Store, *, holder: str = "me", lease_ms: int =
         facts=ProcessFacts(mode=config.mode, version="0", started_ms=0),
         holder=holder,
         replicas=(replicas := Replicas(bus, prefix=config.prefix, holder=holder)),
+        on_unfit=lambda error: pytest.fail(error.message),
     )
     keeper = PoolKeeper("default", premises)
     replicas.attach([keeper])

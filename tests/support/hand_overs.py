@@ -135,6 +135,7 @@ class Load:
         self.runs: Counter[str] = Counter()
         self.longest_s = 0.0
         self.probers: list[Prober] = []
+        self._progress = asyncio.Event()
 
     @property
     def gaps_s(self) -> list[float]:
@@ -165,6 +166,14 @@ class Load:
                     task.cancel()
                 await asyncio.gather(*running, return_exceptions=True)
 
+    async def until_more(self, count: int) -> None:
+        """Wait until so many more tasks are done."""
+        wanted = self.finished + count
+        async with asyncio.timeout(WITHIN_S):
+            while self.finished < wanted:
+                self._progress.clear()
+                await self._progress.wait()
+
     def _agent(self, pool: str) -> Agent:
         agent = Agent(f"worker-{pool}", slots=4, pool=pool)
 
@@ -184,6 +193,7 @@ class Load:
             assert (task.state, task.result_value()) == (TaskState.SUCCEEDED, number)
             self.longest_s = max(self.longest_s, perf_counter() - began_s)
             self.finished += 1
+            self._progress.set()
             number += 1
 
     async def _ask(self, client: Client) -> None:

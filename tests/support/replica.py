@@ -55,12 +55,12 @@ def environment(nats_url: str, database_url: str, settings: Mapping[str, str] | 
 
 @contextlib.asynccontextmanager
 async def replica(
-    nats_url: str, database_url: str, settings: Mapping[str, str] | None = None
+    nats_url: str, database_url: str, settings: Mapping[str, str] | None = None, *, stderr: int | None = None
 ) -> AsyncIterator[Replica]:
     """A replica that serves, on a schema that is up to date."""
     await migrate(database_url)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "callboard.cli", "serve", env=environment(nats_url, database_url, settings)
+        sys.executable, "-m", "callboard.cli", "serve", env=environment(nats_url, database_url, settings), stderr=stderr
     )
     running = Replica(process)
     try:

@@ -14,6 +14,7 @@ The protocol of ownership:
 import asyncio
 import contextlib
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -42,7 +43,7 @@ from callboard.orchestrator.store.port import FencedError, Lease, Store, StoreUn
 from callboard.orchestrator.task_requests import TaskRequests
 from callboard.orchestrator.telemetry import Telemetry
 from callboard.schemas.codec import encode
-from callboard.schemas.errors import OrchestratorError, UnavailableError
+from callboard.schemas.errors import ConfigurationError, OrchestratorError, UnavailableError
 from callboard.schemas.status import OwnerEvent
 from callboard.schemas.subjects import Subjects
 from callboard.schemas.times import to_instant
@@ -77,6 +78,8 @@ class Premises:
     holder: str
     """Unique to this process: whoever has the lease."""
     replicas: Replicas
+    on_unfit: Callable[[ConfigurationError], None]
+    """Called when this process can serve no pool any more: the database was migrated beyond its version."""
 
 
 class PoolKeeper:
@@ -139,6 +142,9 @@ class PoolKeeper:
                 self._wait_for("bus", error.message)
             except StoreUnavailableError as error:
                 self._wait_for("database", str(error))
+            except ConfigurationError as error:
+                self._premises.on_unfit(error)
+                return
             except FencedError as error:
                 log.warning("pool was taken meanwhile", pool=self.pool, reason=str(error))
             except Exception:

@@ -40,7 +40,7 @@ def run_serve(*, config_file: Path | None = None) -> int:
     """Run until a signal; the exit status.
 
     Raises:
-        ConfigurationError: With every mistake at once.
+        ConfigurationError: With every mistake at once; or the database's schema does not fit, or does so no more.
     """
     config = load_config(file=config_file).config
     missing = [
@@ -60,16 +60,22 @@ def run_serve(*, config_file: Path | None = None) -> int:
 async def _serve(orchestrator: Orchestrator) -> int:
     stopped = asyncio.create_task(until_signal())
     starting = asyncio.create_task(orchestrator.start())
-    await asyncio.wait([stopped, starting], return_when=asyncio.FIRST_COMPLETED)
-    if starting.done():
-        starting.result()
-        log.info("ready", replica=orchestrator.config.replica, http_url=orchestrator.http_url)
-        number = await stopped
-        log.info("stopping", signal=number.name)
-    else:
-        starting.cancel()
-        await asyncio.gather(starting, return_exceptions=True)
+    unfit = asyncio.create_task(orchestrator.until_unfit())
+    try:
+        await asyncio.wait([stopped, starting, unfit], return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+            log.info("ready", replica=orchestrator.config.replica, http_url=orchestrator.http_url)
+            await asyncio.wait([stopped, unfit], return_when=asyncio.FIRST_COMPLETED)
+        if stopped.done():
+            log.info("stopping", signal=stopped.result().name)
+    finally:
+        for task in (stopped, starting, unfit):
+            task.cancel()
+        await asyncio.gather(stopped, starting, unfit, return_exceptions=True)
     await orchestrator.shutdown()
+    if not unfit.cancelled():
+        raise unfit.result()
     return 0
 
 

@@ -86,6 +86,7 @@ class Orchestrator:
         self._stack = AsyncExitStack()
         self._client: Client | None = None
         self._starting = asyncio.Lock()
+        self._unfit: asyncio.Queue[ConfigurationError] = asyncio.Queue()
 
     async def start(self) -> None:
         """Start; when this returns, every pool has an owner and serves. May be called twice.
@@ -118,6 +119,10 @@ class Orchestrator:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.shutdown()
+
+    async def until_unfit(self) -> ConfigurationError:
+        """Wait until this process can serve no more, because another version migrated the database; and why."""
+        return await self._unfit.get()
 
     @property
     def client(self) -> Client:
@@ -251,6 +256,7 @@ class Orchestrator:
             facts=ProcessFacts(mode=config.mode, version=version, started_ms=int(time.time() * 1000)),
             holder=holder,
             replicas=replicas,
+            on_unfit=self._unfit.put_nowait,
         )
         keepers.update({pool: PoolKeeper(pool, premises) for pool in config.pools})
         replicas.attach(list(keepers.values()))

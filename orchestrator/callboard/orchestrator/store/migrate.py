@@ -1,10 +1,14 @@
 """Bringing a database's schema to this version: `callboard migrate`.
 
-One transaction: all or nothing, and a lock in it lets any number of replicas do this at once.
+Rules:
+- One transaction: all or nothing, and a lock in it lets any number of replicas do this at once.
+- Replicas serve meanwhile. A statement that waits for its table makes everyone behind it wait too: so it gives up soon,
+  all is undone, and it is tried again after those have had their turn.
 """
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -14,20 +18,26 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from callboard.orchestrator.store import schema
 from callboard.orchestrator.store.connections import connect
+from callboard.orchestrator.store.schema import VERSION_TABLE
+from callboard.orchestrator.store.tables import SCHEMA_REVISION
 from callboard.schemas.errors import DatabaseOperationError
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
-VERSION_TABLE: Final = "schema_version"
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 _LOCK: Final = 0x63616C6C626F6172
 """An arbitrary number that means "Callboard's schema" among this database's advisory locks."""
+LOCK_TIMEOUT_MS: Final = 500
+TRIES: Final = 60
+PAUSE_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +49,7 @@ class MigrationReport:
 
 
 async def migrate(database_url: str) -> MigrationReport:
-    """Bring the schema to this version's revision; does nothing when it is there already.
+    """Bring the schema to this version's revision; does nothing when it is there already, or further.
 
     Raises:
         ConfigurationError: the URL is none.
@@ -49,9 +59,14 @@ async def migrate(database_url: str) -> MigrationReport:
         "postgresql+asyncpg://", async_creator=lambda: connect(database_url), poolclass=NullPool
     )
     try:
-        async with engine.begin() as connection:
-            await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-            return await connection.run_sync(_upgrade)
+        for _ in range(TRIES - 1):
+            try:
+                return await _migrate(engine)
+            except DBAPIError as error:
+                if getattr(error.orig, "sqlstate", None) != asyncpg.LockNotAvailableError.sqlstate:
+                    raise
+            await asyncio.sleep(PAUSE_S)
+        return await _migrate(engine)
     except (OSError, asyncpg.PostgresError, SQLAlchemyError) as error:
         # SQLAlchemy adds the statement to its text, over many lines.
         cause = str(getattr(error, "orig", error)).partition("\n")[0]
@@ -60,13 +75,31 @@ async def migrate(database_url: str) -> MigrationReport:
         await engine.dispose()
 
 
+async def _migrate(engine: AsyncEngine) -> MigrationReport:
+    async with engine.begin() as connection:
+        await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        await connection.execute(text(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}"))
+        return await connection.run_sync(_upgrade)
+
+
 def _upgrade(connection: Connection) -> MigrationReport:
     config = alembic_config()
     config.attributes["connection"] = connection
     context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
     before = context.get_current_revision()
+    if before is not None and before > SCHEMA_REVISION:
+        return MigrationReport(before, before)
+    ends_old_owners = before is not None and before < schema.OLDEST_SERVED
+    if ends_old_owners:
+        # First of all, as every commit of theirs does; and whoever takes a pool right now waits for it, and then looks.
+        connection.execute(text("LOCK TABLE pool_lease IN EXCLUSIVE MODE"))
     command.upgrade(config, "head")
-    return MigrationReport(before, context.get_current_revision())
+    after = context.get_current_revision()
+    if before != after:
+        connection.execute(text(schema.mark(schema.OLDEST_SERVED)))
+    if ends_old_owners:
+        connection.execute(text(schema.FENCE))
+    return MigrationReport(before, after)
 
 
 def alembic_config() -> Config:

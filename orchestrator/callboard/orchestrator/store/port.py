@@ -129,6 +129,9 @@ class Store(Protocol):
         """Take the pool's lease if it is free, expired by the database's clock, or ours; the epoch rises by one.
 
         Returns `None` while somebody else holds it.
+
+        Raises:
+            ConfigurationError: the schema is another one by now, and this version cannot work on it.
         """
         ...
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-import asyncpg
 import structlog
 
 from callboard.orchestrator.store import leases, loading, maintenance, reads, waiting
@@ -18,7 +17,7 @@ from callboard.orchestrator.store.commit import commit
 from callboard.orchestrator.store.connections import DISPATCHING, READING, WRITING, Connections
 from callboard.orchestrator.store.documents import document_of
 from callboard.orchestrator.store.driver import PgConnection
-from callboard.orchestrator.store.tables import SCHEMA_REVISION
+from callboard.orchestrator.store.schema import check_schema
 from callboard.schemas.errors import ConfigurationError
 from callboard.schemas.vocabulary import Durability
 
@@ -75,7 +74,7 @@ class PostgresStore:
         self._dispatching = Connections(self._url, DISPATCHING, limit=DISPATCHERS)
         self._reading = Connections(self._url, READING, limit=READERS)
         async with self._writing.use() as lent:
-            await _check_schema(lent.pg)
+            await check_schema(lent.pg)
             self._durability = await self._check_durability(lent.pg)
 
     async def _check_durability(self, pg: PgConnection) -> Durability:
@@ -104,10 +103,23 @@ class PostgresStore:
             await lent.pg.fetchval("SELECT 1")
 
     async def acquire(self, pool: str, *, holder: str, replica: str, lease_ms: int) -> Lease | None:
-        """Take the pool's lease if it is free, expired or ours."""
+        """Take the pool's lease if it is free, expired or ours.
+
+        Raises:
+            ConfigurationError: the schema was migrated meanwhile, and this version is too old for it.
+        """
         async with self._writing.use() as lent:
             lent.handed_over = True
-            return await leases.acquire(lent.pg, pool, holder=holder, replica=replica, lease_ms=lease_ms)
+            lease = await leases.acquire(lent.pg, pool, holder=holder, replica=replica, lease_ms=lease_ms)
+            if lease is None:
+                return None
+            # After the lease is ours: a migration that we cannot live with takes it away as its last act (`schema`).
+            try:
+                await check_schema(lent.pg)
+            except ConfigurationError:
+                await leases.release(lent.pg, lease)
+                raise
+            return lease
 
     async def renew(self, lease: Lease, *, lease_ms: int) -> Lease:
         """Extend a lease that is still ours.
@@ -202,16 +214,3 @@ class PostgresStore:
         """Make the coming days' history partitions, drop those past the retention, forget expired keys."""
         async with self._reading.use() as lent:
             await maintenance.maintain(lent.pg, retention_days=retention_days, key_retention_ms=self._key_retention_ms)
-
-
-async def _check_schema(pg: PgConnection) -> None:
-    try:
-        found = await pg.fetchval("SELECT version_num FROM schema_version")
-    except asyncpg.UndefinedTableError:
-        found = None
-    if found != SCHEMA_REVISION:
-        raise ConfigurationError(
-            f"the database's schema is {found or 'empty'}, this version needs {SCHEMA_REVISION}: run callboard migrate",
-            found=found,
-            needed=SCHEMA_REVISION,
-        )

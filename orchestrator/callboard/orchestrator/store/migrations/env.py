@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from callboard.orchestrator.store.migrate import VERSION_TABLE
+from callboard.orchestrator.store.schema import VERSION_TABLE
 
 context.configure(connection=context.config.attributes["connection"], version_table=VERSION_TABLE)
 context.run_migrations()
