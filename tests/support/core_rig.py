@@ -21,7 +21,7 @@ from callboard.orchestrator.store.memory import MemoryStore
 from callboard.orchestrator.store.port import Committed
 from callboard.schemas.agents import AssignAnswer, Heartbeat, HeartbeatAnswer, Register, RegisterAnswer, ReportProgress
 from callboard.schemas.errors import OrchestratorError
-from callboard.schemas.tasks import AttemptRef, SubmitAnswer, TaskDocument, TaskError, TaskSpec
+from callboard.schemas.tasks import AttemptRef, Backoff, SubmitAnswer, TaskDocument, TaskError, TaskSpec
 from callboard.schemas.vocabulary import Outcome
 
 T = TypeVar("T")
@@ -371,6 +371,19 @@ class Rig:
         """The code of an answer that is an error."""
         assert isinstance(answer, OrchestratorError), answer
         return answer.code
+
+
+def given_up(rig: Rig, *, backoff_ms: int = 1_000) -> tuple[str, ev.ResultReported]:
+    """A task whose running attempt took too long, and the report that comes now. Its agent is drained."""
+    rig.registered(slots=2)
+    rig.keep_alive(16_000, "a")  # no limit runs out in the first lease of an owner
+    task_id = rig.submit(run_timeout_ms=2_000, backoff=Backoff(initial_ms=backoff_ms, factor=1))
+    rig.accept(task_id)
+    rig.drain("a")
+    report = rig.reported(task_id, result=b'"late"')
+    rig.keep_alive(5_000, "a")
+    assert rig.state(task_id) == ("queued" if backoff_ms == 1_000 else "deferred")
+    return task_id, report
 
 
 def _with_looked(

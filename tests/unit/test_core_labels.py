@@ -9,7 +9,7 @@ from tests.support.core_rig import Rig
 
 from callboard.orchestrator.core.filters import mismatch
 from callboard.orchestrator.core.labels import label_test
-from callboard.orchestrator.core.tasks import needs_of
+from callboard.orchestrator.core.specs import needs_of
 from callboard.schemas.labels import LabelMatch, LabelOp, LabelValue, Preference
 from callboard.schemas.tasks import Backoff, Requirements, TaskError, TaskSpec
 from callboard.schemas.vocabulary import TaskAssignmentStrategy, TaskState

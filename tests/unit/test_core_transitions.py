@@ -3,10 +3,11 @@
 from collections.abc import Callable
 
 import pytest
-from tests.support.core_rig import Rig
+from tests.support.core_rig import Rig, given_up
 
 from callboard.orchestrator.core import moves
 from callboard.orchestrator.core.presence import set_liveness
+from callboard.orchestrator.core.settings import CoreSettings
 from callboard.orchestrator.core.transitions import AGENT_MOVES, TASK_MOVES, IllegalMoveError, Move, after
 from callboard.schemas.tasks import Backoff, TaskError
 from callboard.schemas.vocabulary import FINAL_TASK_STATES, AgentState, Outcome, TaskState
@@ -117,8 +118,14 @@ def test_every_move_of_the_table_happens(state: TaskState, move: Move, monkeypat
         made.append((state, what))
         return after(state, what)
 
-    rig = Rig()
+    rig = Rig(CoreSettings(adopt_late_results=True))
     rig.wait(15_000)  # the start counts as a take-over: limits of held attempts wait one lease
+    if move is Move.ADOPTED:
+        _, report = given_up(rig, backoff_ms=1_000 if state is S.QUEUED else 60_000)
+        monkeypatch.setattr(moves, "after", recorded)
+        rig.report(report)
+        assert (state, move) in made
+        return
     task_id = BRING[state](rig, ttl_ms=500) if move is Move.EXPIRED else BRING[state](rig)
     monkeypatch.setattr(moves, "after", recorded)
     HOW[move](rig, task_id)

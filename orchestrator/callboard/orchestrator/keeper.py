@@ -27,7 +27,7 @@ from callboard.bus.replies import DropReason
 from callboard.bus.serve import Server
 from callboard.orchestrator.agent_requests import AgentRequests
 from callboard.orchestrator.clock import steady_s
-from callboard.orchestrator.config import OrchestratorConfig
+from callboard.orchestrator.config import LateResults, OrchestratorConfig
 from callboard.orchestrator.core.events import SpawnAbandoned
 from callboard.orchestrator.core.settings import CoreSettings
 from callboard.orchestrator.endpoints import endpoints_of
@@ -361,5 +361,6 @@ def core_settings(config: OrchestratorConfig) -> CoreSettings:
         quarantine_failures=config.agent_quarantine_failures,
         max_tasks=config.max_queued_tasks,
         window=config.queue_window,
+        adopt_late_results=config.late_results is LateResults.ADOPT,
         max_agents=config.max_registered_agents,
     )

@@ -8,13 +8,14 @@ from callboard.orchestrator.config.describe import EffectiveSetting, SettingRow,
 from callboard.orchestrator.config.load import LoadedConfig, complete_addresses, load_config
 from callboard.orchestrator.config.mistakes import InvalidSettingsError, Mistake
 from callboard.orchestrator.config.model import OrchestratorConfig
-from callboard.orchestrator.config.modes import PRESETS, LogFormat, LogLevel, OrchestratorMode
+from callboard.orchestrator.config.modes import PRESETS, LateResults, LogFormat, LogLevel, OrchestratorMode
 from callboard.orchestrator.config.sections import NatsSettings, RoleSettings, SizeLimits
 
 __all__ = [
     "PRESETS",
     "EffectiveSetting",
     "InvalidSettingsError",
+    "LateResults",
     "LoadedConfig",
     "LogFormat",
     "LogLevel",

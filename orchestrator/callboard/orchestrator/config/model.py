@@ -16,7 +16,7 @@ from callboard.orchestrator.config.base import Settings
 from callboard.orchestrator.config.check import Checker
 from callboard.orchestrator.config.fields import fields_of
 from callboard.orchestrator.config.mistakes import InvalidSettingsError
-from callboard.orchestrator.config.modes import PRESETS, LogFormat, LogLevel, OrchestratorMode
+from callboard.orchestrator.config.modes import PRESETS, LateResults, LogFormat, LogLevel, OrchestratorMode
 from callboard.orchestrator.config.rules import broken_rules
 from callboard.orchestrator.config.sections import SECRET_IN_URL, NatsSettings, RoleSettings, SizeLimits
 from callboard.schemas.names import Pool
@@ -97,6 +97,12 @@ class OrchestratorConfig(Settings, frozen=True, kw_only=True):
     agent_quarantine_failures: Annotated[
         int, Meta(description="An agent that failed so often in a row is quarantined; 0: never", ge=0, le=1000)
     ] = 10
+    late_results: Annotated[
+        LateResults,
+        Meta(
+            description="A result of an attempt that was given up, while its task waits: taken or refused"
+        ),
+    ] = LateResults.REFUSE
     offer_repeat_ms: Annotated[
         tuple[Ms, ...], Meta(description="When an unanswered offer is repeated, ms after the one before", max_length=10)
     ] = (1000, 2000, 4000)

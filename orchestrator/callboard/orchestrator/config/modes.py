@@ -21,6 +21,13 @@ class OrchestratorMode(StrEnum):
     TEST = "test"
 
 
+class LateResults(StrEnum):
+    """What becomes of the result of an attempt that was given up, while its task waits for another one."""
+
+    ADOPT = "adopt"
+    REFUSE = "refuse"
+
+
 class LogFormat(StrEnum):
     """`console` for people (colours on a terminal only), `json` for programs."""
 

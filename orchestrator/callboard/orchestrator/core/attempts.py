@@ -1,29 +1,20 @@
-"""The life of an attempt: assigned, offered, accepted, reported, limited.
-
-The attempt number is the fencing token: only the current attempt, from its own agent and incarnation, is heard. A
-repeat of the very report that ended an attempt gets its first answer again; anything else late is `stale_attempt`.
-"""
+"""The life of an attempt until its agent reports: assigned, offered, accepted, limited."""
 
 from callboard.orchestrator.core import holds
-from callboard.orchestrator.core.effects import LookUp, SendCancel, SendOffer
+from callboard.orchestrator.core.effects import SendCancel, SendOffer
 from callboard.orchestrator.core.events import (
-    FailureReported,
     OfferAnswered,
     OfferUndeliverable,
     ProgressReported,
-    ResultReported,
 )
-from callboard.orchestrator.core.model import Agent, EndedAttempt, Held, Task
+from callboard.orchestrator.core.model import Agent, Held, Task
 from callboard.orchestrator.core.moves import end_attempt, move
 from callboard.orchestrator.core.pool import Pool
 from callboard.orchestrator.core.presence import set_liveness
 from callboard.orchestrator.core.tasks import expire
 from callboard.orchestrator.core.timers import Clock
 from callboard.orchestrator.core.transitions import Move
-from callboard.schemas.agents import Recorded
-from callboard.schemas.errors import StaleAttemptError, UnknownIncarnationError
 from callboard.schemas.tasks import TaskError
-from callboard.schemas.times import to_instant_or_none
 from callboard.schemas.vocabulary import HELD_TASK_STATES, AgentState, DeclineReason, Outcome, TaskState
 
 
@@ -183,77 +174,3 @@ def on_progress(pool: Pool, event: ProgressReported, now_ms: int) -> None:
         pool.timers.set(Clock.PROGRESS_LIMIT, task.task_id, now_ms + task.progress_timeout_ms)
     pool.lazy[task.task_id] = task
     pool.flush_by(now_ms + pool.settings.progress_write_ms)
-
-
-def on_result(pool: Pool, event: ResultReported, now_ms: int) -> None:
-    """Record the result of the current attempt."""
-    task = _reported(pool, event, Outcome.SUCCEEDED)
-    if task is None:
-        return
-    task.result = event.result
-    pool.unsealed_bytes += len(event.result)
-    end_attempt(pool, task, Outcome.SUCCEEDED, now_ms, what=Move.SUCCEEDED)
-    holds.give_back(pool, pool.agents.get(event.agent_id), (event.task_id, event.attempt))
-    pool.answer(event.ticket, Recorded(recorded=True))
-
-
-def on_failure(pool: Pool, event: FailureReported, now_ms: int) -> None:
-    """Record the failure of the current attempt; the budget decides what becomes of the task."""
-    task = _reported(pool, event, Outcome.FAILED)
-    if task is None:
-        return
-    ended = end_attempt(pool, task, Outcome.FAILED, now_ms, error=event.error)
-    holds.give_back(pool, pool.agents.get(event.agent_id), (event.task_id, event.attempt))
-    pool.answer(event.ticket, _recorded_failure(ended))
-
-
-def _reported(pool: Pool, event: ResultReported | FailureReported, outcome: Outcome) -> Task | None:
-    """The task whose current attempt this report is about; else the report is answered here and `None` returned."""
-    agent = pool.agents.get(event.agent_id)
-    held = (event.task_id, event.attempt)
-    if agent is None or agent.incarnation != event.incarnation:
-        if agent is not None and event.incarnation in agent.replaced:
-            pool.refuse(event.ticket, StaleAttemptError("a newer process has this agent id", task_id=event.task_id))
-        else:
-            pool.refuse(event.ticket, UnknownIncarnationError())
-        return None
-    task = current(pool, event.agent_id, held)
-    if task is not None:
-        return task
-    known = pool.tasks.get(event.task_id)
-    first = _ending(event, known.last_end) if known is not None else None
-    if first is None and event.looked is None and (known is None or event.attempt < known.attempt):
-        pool.at_once.append(LookUp(event))
-        return None
-    if first is None and event.looked is not None:
-        first = next((end for end in event.looked.ended if _ending(event, end)), None)
-    holds.give_back(pool, agent, held)
-    if first is not None and first.outcome is outcome:
-        recorded = Recorded(recorded=True) if outcome is Outcome.SUCCEEDED else _recorded_failure(first)
-        pool.answer(event.ticket, recorded)
-        return None
-    state = known.state if known is not None else event.looked.state if event.looked is not None else None
-    pool.refuse(
-        event.ticket,
-        StaleAttemptError(
-            f"attempt {event.attempt} of task {event.task_id} is over",
-            task_id=event.task_id,
-            state=None if state is None else state.value,
-        ),
-    )
-    return None
-
-
-def _ending(event: ResultReported | FailureReported, end: EndedAttempt | None) -> EndedAttempt | None:
-    """`end`, if this report is by the very process that had that attempt."""
-    if end is None or (end.attempt, end.agent_id, end.incarnation) != (
-        event.attempt,
-        event.agent_id,
-        event.incarnation,
-    ):
-        return None
-    return end
-
-
-def _recorded_failure(ended: EndedAttempt) -> Recorded:
-    return Recorded(recorded=True, state=ended.state, until=to_instant_or_none(ended.until_ms))

@@ -124,6 +124,8 @@ class ResultReported:
     incarnation: str
     result: bytes
     looked: Looked | None = None
+    stamp: int = 0
+    """As in `CancelRequested`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +139,8 @@ class FailureReported:
     incarnation: str
     error: TaskError
     looked: Looked | None = None
+    stamp: int = 0
+    """As in `CancelRequested`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ being decided.
 from collections.abc import Callable
 from typing import Any, Final
 
-from callboard.orchestrator.core import attempts, health, holds, liveness, operators, pausing, tasks, window
+from callboard.orchestrator.core import attempts, health, holds, liveness, operators, pausing, reports, tasks, window
 from callboard.orchestrator.core.effects import Batch, Effect, ReadWindow
 from callboard.orchestrator.core.events import (
     AgentLeft,
@@ -51,8 +51,8 @@ HANDLERS: Final[dict[type[Any], Callable[[Pool, Any, int], None]]] = {
     AgentRegistered: liveness.on_registered,
     HeartbeatReceived: liveness.on_heartbeat,
     AgentLeft: liveness.on_left,
-    ResultReported: attempts.on_result,
-    FailureReported: attempts.on_failure,
+    ResultReported: reports.on_result,
+    FailureReported: reports.on_failure,
     ProgressReported: attempts.on_progress,
     OfferAnswered: attempts.on_offer_answered,
     OfferUndeliverable: attempts.on_offer_undeliverable,

@@ -26,6 +26,8 @@ class CoreSettings:
     shutdown_grace_ms: int = 10_000
     ageing_ms: int = 0
     """After so long a waiting task counts as one priority higher, and again; 0: never."""
+    adopt_late_results: bool = False
+    """Whether the result of an attempt that was given up is taken while its task waits (see `reports`)."""
     max_tasks: int = 1_000_000
     far_ms: int = 10_000
     """When many tasks wait for a time, those that wait for one beyond this leave memory, too."""

@@ -21,6 +21,7 @@ class Move(StrEnum):
     ACCEPTED = "accepted"
     SUCCEEDED = "succeeded"
     COMPLETED = "completed"
+    ADOPTED = "adopted"
     REQUEUED = "requeued"
     BACKED_OFF = "backed_off"
     DUE = "due"
@@ -30,7 +31,12 @@ class Move(StrEnum):
     EXPIRED = "expired"
 
 
-_WAITING: Final = {Move.COMPLETED: S.SUCCEEDED, Move.CANCELLED: S.CANCELLED, Move.EXPIRED: S.EXPIRED}
+_WAITING: Final = {
+    Move.COMPLETED: S.SUCCEEDED,
+    Move.ADOPTED: S.SUCCEEDED,
+    Move.CANCELLED: S.CANCELLED,
+    Move.EXPIRED: S.EXPIRED,
+}
 _HELD: Final = {
     Move.SUCCEEDED: S.SUCCEEDED,
     Move.COMPLETED: S.SUCCEEDED,
