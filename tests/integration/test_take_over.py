@@ -11,7 +11,6 @@ import pytest
 from callboard.bus.connection import Bus, BusChange, BusState
 from callboard.bus.embedded import EmbeddedNats
 from callboard.bus.options import BusOptions
-from callboard.orchestrator import trust
 from callboard.orchestrator.clock import steady_s
 from callboard.orchestrator.config import OrchestratorConfig, OrchestratorMode
 from callboard.orchestrator.ids import TaskIds
@@ -188,7 +187,7 @@ async def test_whoever_wakes_after_its_lease_accepts_nothing_even_before_it_know
         await keeper.owned.wait()
         assert keeper.owner is not None
         keeper.owner.require_active()
-        monkeypatch.setattr(trust, "steady_s", lambda: steady_s() + 60)
+        monkeypatch.setattr(keeper.owner._trust, "_steady", lambda: steady_s() + 60)
         assert keeper.owner.is_active
         with pytest.raises(UnavailableError):
             keeper.owner.require_active()

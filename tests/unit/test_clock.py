@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from callboard.orchestrator import clock
 from callboard.orchestrator.clock import PoolClock
 
 T0 = 1_700_000_000_000
@@ -22,21 +21,19 @@ class Steady:
 
 
 @pytest.fixture
-def steady(monkeypatch: pytest.MonkeyPatch) -> Steady:
-    local = Steady()
-    monkeypatch.setattr(clock, "steady_s", local)
-    return local
+def steady() -> Steady:
+    return Steady()
 
 
 def test_between_readings_it_flows_with_the_local_clock(steady: Steady) -> None:
-    pool = PoolClock(T0)
+    pool = PoolClock(T0, steady)
     steady.now_s += 2.5
     assert pool.now_ms() == T0 + 2_500
 
 
 @pytest.mark.parametrize("step_ms", [HOUR_MS, -HOUR_MS])
 def test_a_step_of_the_databases_clock_is_followed_at_a_tenth_of_its_pace(steady: Steady, step_ms: int) -> None:
-    pool = PoolClock(T0)
+    pool = PoolClock(T0, steady)
     steady.now_s += 10
     asked_s = steady.now_s
     pool.set(T0 + 10_000 + step_ms, asked_s)
@@ -50,7 +47,7 @@ def test_a_step_of_the_databases_clock_is_followed_at_a_tenth_of_its_pace(steady
 def test_a_reading_moves_it_no_farther_than_the_reading_can_mean(
     steady: Steady, reading_ms: int, taken_ms: int
 ) -> None:
-    pool = PoolClock(T0)
+    pool = PoolClock(T0, steady)
     steady.now_s += 10
     asked_s = steady.now_s
     steady.now_s += 0.2  # the database read its clock somewhere in between
@@ -59,7 +56,7 @@ def test_a_reading_moves_it_no_farther_than_the_reading_can_mean(
 
 
 def test_it_never_goes_back(steady: Steady) -> None:
-    pool = PoolClock(T0)
+    pool = PoolClock(T0, steady)
     steady.now_s += 1
     before = pool.now_ms()
     pool.set(T0 + 950, steady.now_s)

@@ -6,6 +6,7 @@ faster or slower than time flows: an hour that never passed must not end every l
 """
 
 import time
+from collections.abc import Callable
 from typing import Final
 
 SLEW: Final = 0.1
@@ -19,12 +20,18 @@ def steady_s() -> float:
 
 
 class PoolClock:
-    """Milliseconds since the Unix epoch."""
+    """Milliseconds since the Unix epoch.
 
-    __slots__ = ("_last_ms", "_offset_ms", "_read_s")
+    Args:
+        now_ms: a reading of the database's clock.
+        steady: the local clock.
+    """
 
-    def __init__(self, now_ms: int) -> None:
-        self._read_s = steady_s()
+    __slots__ = ("_last_ms", "_offset_ms", "_read_s", "_steady")
+
+    def __init__(self, now_ms: int, steady: Callable[[], float] = steady_s) -> None:
+        self._steady = steady
+        self._read_s = steady()
         self._offset_ms = now_ms - self._read_s * 1000
         self._last_ms = now_ms
 
@@ -35,7 +42,7 @@ class PoolClock:
         not is brought to the nearer end. So the clock, which begins behind the truth, does not get ahead of it: what
         is due is never early.
         """
-        read_s = steady_s()
+        read_s = self._steady()
         most_ms = (read_s - self._read_s) * 1000 * SLEW
         self._read_s = read_s
         fitting_ms = min(max(self._offset_ms, now_ms - read_s * 1000), now_ms - asked_s * 1000)
@@ -43,5 +50,5 @@ class PoolClock:
 
     def now_ms(self) -> int:
         """The time now."""
-        self._last_ms = max(self._last_ms, int(self._offset_ms + steady_s() * 1000))
+        self._last_ms = max(self._last_ms, int(self._offset_ms + self._steady() * 1000))
         return self._last_ms

@@ -5,6 +5,7 @@ sent, by the local clock that nobody sets, so that it always ends first. It is c
 that is deaf on the bus does not renew: it must not keep a pool that it cannot serve.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from callboard.orchestrator.clock import steady_s
@@ -14,34 +15,41 @@ HEARD_S: Final = 2.0
 
 
 class Trust:
-    """Trust in one lease."""
+    """Trust in one lease.
 
-    __slots__ = ("_heard_s", "_lease_s", "_until_s")
+    Args:
+        lease_ms: how long the lease lasts.
+        began_s: when it was asked for, by `steady`.
+        steady: the local clock.
+    """
 
-    def __init__(self, *, lease_ms: int, began_s: float) -> None:
+    __slots__ = ("_heard_s", "_lease_s", "_steady", "_until_s")
+
+    def __init__(self, *, lease_ms: int, began_s: float, steady: Callable[[], float] = steady_s) -> None:
+        self._steady = steady
         self._lease_s = lease_ms / 1000
         self._until_s = began_s + self._lease_s
-        self._heard_s = steady_s()
+        self._heard_s = self._steady()
 
     def extend(self, began_s: float) -> None:
-        """The lease was written by a request that was sent at `began_s` (by `steady_s`)."""
+        """The lease was written by a request that was sent at `began_s` (by the local clock)."""
         self._until_s = began_s + self._lease_s
 
     def heard(self) -> None:
         """Our own request came back over NATS."""
-        self._heard_s = steady_s()
+        self._heard_s = self._steady()
 
     @property
     def holds(self) -> bool:
         """Whether the pool is ours beyond doubt."""
-        return steady_s() < self._until_s
+        return self._steady() < self._until_s
 
     @property
     def is_heard(self) -> bool:
         """Whether NATS carries our messages."""
-        return steady_s() - self._heard_s < HEARD_S
+        return self._steady() - self._heard_s < HEARD_S
 
     @property
     def age_s(self) -> float:
         """Seconds since the lease was extended, at most."""
-        return steady_s() - (self._until_s - self._lease_s)
+        return self._steady() - (self._until_s - self._lease_s)
