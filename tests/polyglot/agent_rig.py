@@ -8,6 +8,7 @@ import json
 import os
 import signal
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jsonschema import Draft202012Validator
@@ -18,11 +19,11 @@ from callboard.schemas.errors import OutcomeUnknownError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
+
+    from tests.polyglot.languages import Language
 
     from callboard.bus.connection import BusMessage
 
-INTERVAL_MS = 400
 MESSAGES = {
     "register": "Register",
     "heartbeat": "Heartbeat",
@@ -36,8 +37,8 @@ MESSAGES = {
 class Rig(AgentSide):
     """One agent process and all that it said; `misfits` tells what of it breaks the contract."""
 
-    def __init__(self, url: str, agent_id: str, log: Path) -> None:
-        super().__init__(url, agent_id, interval_ms=INTERVAL_MS)
+    def __init__(self, url: str, agent_id: str, log: Path, interval_ms: int) -> None:
+        super().__init__(url, agent_id, interval_ms=interval_ms)
         self._url = url
         self._log = log
         self._raw: list[tuple[str, Any, str]] = []
@@ -59,16 +60,19 @@ class Rig(AgentSide):
 
     def kill(self) -> None:
         """SIGKILL for it and the processes that it has started."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        kill_session(self.process)
 
     async def ended(self) -> int:
         """Its exit status."""
         async with asyncio.timeout(WITHIN_S):
             return await self.process.wait()
 
+    def intervals(self, count: int) -> dict[str, int]:
+        """The payload of a `sleep` over so many heartbeats."""
+        return {"ms": count * self.interval_ms}
+
     async def unheard(self, verb: str, **fields: object) -> None:
-        """Send an order that the agent must not answer."""
+        """Send an order that the agent must not acknowledge."""
         subject = f"callboard.v1.default.to.{self.agent_id}.{verb}"
         try:
             answer = await self.bus.request(subject, json.dumps(fields).encode(), timeout_s=0.5)
@@ -76,7 +80,8 @@ class Rig(AgentSide):
             return
         except UnavailableError:
             raise AssertionError("nobody listens") from None
-        raise AssertionError(f"answered: {answer.data!r}")
+        # The `nats` command cannot keep silent: where its script has nothing to say, it answers with nothing.
+        assert answer.data == b"", f"answered: {answer.data!r}"
 
     async def beats(self, count: int = 2) -> dict[str, Any]:
         """A heartbeat that was begun after this call."""
@@ -99,6 +104,15 @@ class Rig(AgentSide):
         return found
 
 
+def kill_session(leader: asyncio.subprocess.Process) -> None:
+    """SIGKILL for a process that was started with `start_new_session`, and for all that it has started."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it may be gone by now
+            session = int(stat.read_text().rpartition(")")[2].split()[3])
+            if session == leader.pid:
+                os.kill(int(stat.parent.name), signal.SIGKILL)
+
+
 def tail(log: Path) -> str:
     """The end of a log, for the story of a failure."""
     return log.read_text(errors="replace")[-4000:]
@@ -109,13 +123,10 @@ def schema_errors(schema: dict[str, Any], message: Any) -> list[Any]:  # noqa: A
 
 
 @asynccontextmanager
-async def rigged(
-    url: str, agent_id: str, log: Path, command: list[str], *, slots: int = 1, answers: dict[str, Any] | None = None
-) -> AsyncIterator[Rig]:
+async def rigged(url: str, agent_id: str, log: Path, language: Language, *, slots: int = 1) -> AsyncIterator[Rig]:
     """An agent that has signed in; whatever it says until the end must fit the contract."""
-    async with Rig(url, agent_id, log) as rig:
-        rig.answers.update(answers or {})
-        await rig.start(command, slots=slots)
+    async with Rig(url, agent_id, log, language.interval_ms) as rig:
+        await rig.start(language.build(), slots=slots)
         try:
             await rig.seen("register")
             yield rig

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.polyglot.agent_rig import Rig, rigged
-from tests.polyglot.languages import LANGUAGES
+from tests.polyglot.languages import LANGUAGES, Language
 
 from callboard.bus.embedded import EmbeddedNats
 from callboard.schemas.errors import (
@@ -33,17 +33,17 @@ LONG = {"ms": 120_000}
 
 
 @pytest.fixture(params=LANGUAGES)
-def command(request: pytest.FixtureRequest) -> list[str]:
+def language(request: pytest.FixtureRequest) -> Language:
     language = LANGUAGES[request.param]
     if reason := language.exceptions.get(request.function.__name__):
         pytest.skip(f"{request.param}: {reason}")
-    return language.build()
+    return language
 
 
 @pytest.fixture
-def start(command: list[str], nats_server: EmbeddedNats, tmp_path: Path) -> Start:
+def start(language: Language, nats_server: EmbeddedNats, tmp_path: Path) -> Start:
     def start(**options: Any) -> AbstractAsyncContextManager[Rig]:  # noqa: ANN401 - passed on
-        return rigged(nats_server.url, f"agent-{uuid.uuid4().hex[:12]}", tmp_path / "agent.log", command, **options)
+        return rigged(nats_server.url, f"agent-{uuid.uuid4().hex[:12]}", tmp_path / "agent.log", language, **options)
 
     return start
 
@@ -78,10 +78,16 @@ async def test_it_runs_a_task_and_lists_it_until_it_is_recorded(rig: Rig) -> Non
     assert (complete["task_id"], complete["attempt"]) == (which, 1)
     assert complete["result"] == {"echo": payload}
     assert complete["incarnation"] == rig.requests["register"][0]["incarnation"]
-    which = await rig.accepted("sleep", {"ms": 1200})
+    which = await rig.accepted("sleep", rig.intervals(4))
     assert (await rig.beats())["running"] == [ref(which)]
-    assert (await rig.seen("complete", 2))["result"] == {"slept_ms": 1200}
+    assert (await rig.seen("complete", 2))["result"] == {"slept_ms": 4 * rig.interval_ms}
     await rig.beats_until([])
+
+
+async def test_it_takes_a_large_payload(rig: Rig) -> None:
+    payload = "x" * 200_000
+    await rig.accepted("echo", payload)
+    assert (await rig.seen("complete"))["result"] == {"echo": payload}
 
 
 async def test_it_refuses_what_it_cannot_take(start: Start) -> None:
@@ -111,11 +117,12 @@ async def test_it_reports_a_failure(rig: Rig) -> None:
 
 
 async def test_the_same_offer_runs_once_and_is_answered_the_same(rig: Rig) -> None:
-    which = await rig.accepted("sleep", {"ms": 800})
+    payload = rig.intervals(2)
+    which = await rig.accepted("sleep", payload)
     for _ in range(3):
-        assert await rig.offer_again(which, "sleep", {"ms": 800}) == {"accepted": True}
+        assert await rig.offer_again(which, "sleep", payload) == {"accepted": True}
     await rig.seen("complete")
-    assert await rig.offer_again(which, "sleep", {"ms": 800}) == {"accepted": True}
+    assert await rig.offer_again(which, "sleep", payload) == {"accepted": True}
     await rig.beats(3)
     assert len(rig.requests["complete"]) == 1
 
@@ -137,8 +144,9 @@ async def test_it_honours_cancel(rig: Rig, by: str) -> None:
 
 async def test_it_honours_drain_until_it_is_resumed(start: Start) -> None:
     async with start(slots=2) as rig:
+        which = await rig.accepted("sleep", rig.intervals(4))
         rig.answers["heartbeat"] = lambda _: rig.pulse(drain=True)
-        which = await rig.accepted("sleep", {"ms": 1500})
+        await rig.beats(1)  # an answer from before may not be read by all of the agent's processes
         assert await rig.tell("drain") == {}
         _, declined = await rig.offer("echo")
         assert (declined["accepted"], declined["reason"]) == (False, "draining")
@@ -151,7 +159,7 @@ async def test_it_honours_drain_until_it_is_resumed(start: Start) -> None:
 
 
 async def test_a_shutdown_finishes_what_runs_and_leaves(rig: Rig) -> None:
-    which = await rig.accepted("sleep", {"ms": 700})
+    which = await rig.accepted("sleep", rig.intervals(2))
     assert await rig.tell("shutdown", grace_ms=20_000) == {}
     assert (await rig.seen("complete"))["task_id"] == which
     await rig.seen("leave")
@@ -169,7 +177,7 @@ async def test_a_shutdown_gives_up_what_outlasts_its_grace(rig: Rig) -> None:
 
 
 async def test_sigterm_finishes_what_runs_and_leaves(rig: Rig) -> None:
-    await rig.accepted("sleep", {"ms": 1200})
+    await rig.accepted("sleep", rig.intervals(3))
     rig.process.send_signal(signal.SIGTERM)
     await rig.seen("complete")
     await rig.seen("leave")
@@ -226,7 +234,7 @@ async def test_what_is_not_understood_harms_nothing(rig: Rig) -> None:
 
 async def test_an_agent_that_nobody_knows_registers_with_what_it_holds(rig: Rig) -> None:
     """What an agent sees of an orchestrator that was restarted."""
-    which = await rig.accepted("sleep", {"ms": 2500})
+    which = await rig.accepted("sleep", rig.intervals(6))
     unknown = iter([UnknownIncarnationError()])
     rig.answers["heartbeat"] = lambda _: next(unknown, rig.pulse())
     assert (await rig.more("register"))["running"] == [ref(which)]
@@ -235,7 +243,7 @@ async def test_an_agent_that_nobody_knows_registers_with_what_it_holds(rig: Rig)
 
 async def test_without_answers_it_holds_its_result_and_takes_nothing_new(start: Start) -> None:
     async with start(slots=2) as rig:
-        which = await rig.accepted("sleep", {"ms": 3000})
+        which = await rig.accepted("sleep", rig.intervals(7))
         rig.answers["heartbeat"] = lambda _: None
         rig.answers["register"] = lambda _: UnavailableError()
         await rig.more("register")
@@ -257,10 +265,10 @@ async def test_a_newer_process_ends_this_one(rig: Rig) -> None:
     assert not rig.requests["leave"]
 
 
-async def test_it_survives_a_restart_of_nats(command: list[str], tmp_path: Path) -> None:
+async def test_it_survives_a_restart_of_nats(language: Language, tmp_path: Path) -> None:
     async with (
         EmbeddedNats(tmp_path / "nats", token=None) as server,
-        rigged(server.url, "rider", tmp_path / "agent.log", command) as rig,
+        rigged(server.url, "rider", tmp_path / "agent.log", language) as rig,
     ):
         which = await rig.accepted("sleep", {"ms": 500})
         await server.stop()
