@@ -37,7 +37,7 @@ class AgentRequests:
         """`heartbeat`: answered at once, while the database is away from memory."""
         agent_id = _agent_id(request)
         if self._owner.is_active:
-            ticket = self._owner.tickets.open(request)
+            ticket = self._owner.tickets.open(request, waits_for_commit=False)
             self._owner.post(HeartbeatReceived(ticket=ticket, agent_id=agent_id, message=message))
             return
         pool = self._owner.machine.pool

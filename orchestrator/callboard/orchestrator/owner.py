@@ -319,7 +319,7 @@ class PoolOwner:
     def _note_activity(self) -> None:
         down = self._writer.is_database_down
         if self._writer.is_in_doubt and len(self.tickets):
-            self.tickets.refuse_all(OutcomeUnknownError(retry_after_ms=RETRY_AFTER_MS))
+            self.tickets.refuse_waiting(OutcomeUnknownError(retry_after_ms=RETRY_AFTER_MS))
         active = self._trust.holds and self._trust.is_heard and not down
         if active and not self.is_active:
             self.passive_since_ms = None

@@ -1,7 +1,7 @@
 """Requests that wait for a decision: each is answered once, and none waits for ever.
 
 When a commit is in doubt, everyone who waits for it is told so (`outcome_unknown`); what comes out later for them is
-dropped here.
+dropped here. A heartbeat waits for no commit, and is answered all the same: an agent must not lose its lease over it.
 """
 
 from dataclasses import dataclass
@@ -37,10 +37,11 @@ class Answerable(Protocol):
 class Ticket:
     """One request in the machine's hands."""
 
-    __slots__ = ("_book", "began", "fresh", "request")
+    __slots__ = ("_book", "began", "fresh", "request", "waits_for_commit")
 
-    def __init__(self, book: "TicketBook", request: Answerable) -> None:
+    def __init__(self, book: "TicketBook", request: Answerable, *, waits_for_commit: bool) -> None:
         self._book = book
+        self.waits_for_commit = waits_for_commit
         self.request = request
         self.began = perf_counter()
         self.fresh: Fresh | None = None
@@ -71,9 +72,9 @@ class TicketBook:
     def __len__(self) -> int:
         return len(self._open)
 
-    def open(self, request: Answerable) -> Ticket:
+    def open(self, request: Answerable, *, waits_for_commit: bool = True) -> Ticket:
         """A ticket for `request`."""
-        ticket = Ticket(self, request)
+        ticket = Ticket(self, request, waits_for_commit=waits_for_commit)
         self._open.add(ticket)
         return ticket
 
@@ -83,6 +84,11 @@ class TicketBook:
             self._open.remove(ticket)
             return True
         return False
+
+    def refuse_waiting(self, error: OrchestratorError) -> None:
+        """Refuse everyone who waits for a commit."""
+        for ticket in [ticket for ticket in self._open if ticket.waits_for_commit]:
+            ticket.refuse(error)
 
     def refuse_all(self, error: OrchestratorError) -> None:
         """Refuse everyone who still waits."""
