@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test test-polyglot lint types docs schemas bench-core check clean
+.PHONY: help install demo test test-polyglot lint types docs schemas bench-core chaos check clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -46,6 +46,10 @@ schemas: $(STAMP) ## Redraw the contract artefacts: JSON Schemas, AsyncAPI, gold
 
 bench-core: $(STAMP) ## Time per decision of the scheduling core, over growing fleets and backlogs
 	$(BIN)/python benchmarks/core.py
+
+MINUTES ?= 10
+chaos: $(STAMP) ## Faults on real processes, and the check of their history: make chaos MINUTES=10 SEED=7
+	$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 check: lint types test ## Everything that CI checks
 

@@ -41,7 +41,6 @@ RATE: Final = 30.0
 PROGRESS_S: Final = 10.0
 DRAIN_S: Final = 120.0
 TMPFS_MIB: Final = 2048
-KEPT_VIOLATIONS: Final = 20
 POSTGRES: Final = {**database_log.SETTINGS, "max_wal_size": "128MB", "min_wal_size": "32MB"}
 
 
@@ -153,6 +152,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=10.0, help="how long faults are injected")
     parser.add_argument("--seed", type=int, default=None, help="of the plan and of the load; drawn when absent")
     parser.add_argument("--processes", type=int, default=10, help="of agents, two in each")
+    parser.add_argument("--keep", action="store_true", help="keep the history and the logs of a clean run, too")
     return parser.parse_args()
 
 
@@ -166,11 +166,11 @@ def main() -> int:
     default_to_standard_error()
     run = Run(directory, seed=seed, minutes=wanted.minutes, processes=wanted.processes)
     is_clean = asyncio.run(run.play())
-    if is_clean:
+    if is_clean and not wanted.keep:
         shutil.rmtree(directory)
-        return 0
-    say(f"seed {seed} broke a rule; its history and logs are in {directory}")
-    return 1
+    else:
+        say(f"seed {seed} {'broke no' if is_clean else 'broke a'} rule; its history and logs are in {directory}")
+    return 0 if is_clean else 1
 
 
 if __name__ == "__main__":

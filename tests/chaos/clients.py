@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
 from tests.chaos import history as h
 
 from callboard.schemas.errors import InvalidTransitionError, OrchestratorError
-from callboard.schemas.tasks import Backoff
+from callboard.schemas.tasks import Backoff, TaskSpec
 from callboard.schemas.vocabulary import TaskPriority
 
 if TYPE_CHECKING:
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 PRIORITIES: Final = tuple(TaskPriority)
 BACKOFF: Final = Backoff(initial_ms=100, factor=2.0, max_ms=1000)
 PATIENCE_S: Final = 60.0
+DURATIONS_MS: Final = (5, 20, 60, 200, 1500)
+RARE: Final = 0.05
+SOME: Final = 0.1
+CANCELLED: Final = 0.05
+AWAITED: Final = 0.2
 BULKY: Final = 12_000
 """Characters of a payload that does not fit once NATS takes small messages only."""
 
@@ -41,28 +47,35 @@ class Clients:
 
     async def submit(
         self, kind: str = "work", payload: Mapping[str, object] | None = None, *, timeout_s: float = PATIENCE_S,
-        key: str | None = None, priority: TaskPriority = TaskPriority.NORMAL, ttl_ms: int | None = None,
-        max_attempts: int = 3, agent_id: str | None = None,
+        **wanted: Any,  # noqa: ANN401 - fields of a specification
     ) -> str:  # fmt: skip
-        """Submit a task, and return its id.
+        """Submit a task with the specification's fields `wanted`, and return its id.
 
         Raises:
             OrchestratorError: as the SDK raises it, after `timeout_s`.
         """
-        self.submitted += 1
-        key = key or f"{self._name}-{self.submitted}"
+        wanted.setdefault("key", self.new_key())
+        spec = TaskSpec(
+            type=kind, payload=msgspec.Raw(msgspec.json.encode(payload or {"ms": 20})), backoff=BACKOFF, **wanted
+        )
+        key = wanted["key"]
         self.history.write(h.Submitting(key=key))
         try:
-            answer = await self.client.submit(
-                kind, payload or {"ms": 20}, key=key, priority=priority, ttl_ms=ttl_ms, max_attempts=max_attempts,
-                backoff=BACKOFF, agent_id=agent_id, timeout_s=timeout_s,
-            )  # fmt: skip
+            answer = await self.client.submit_spec(spec, timeout_s=timeout_s)
         except OrchestratorError as error:
             self.history.write(h.SubmitFailed(key=key, code=error.code))
-            self.errors[error.code] = self.errors.get(error.code, 0) + 1
+            self._count(error)
             raise
         self.history.write(h.Submitted(key=key, task_id=answer.task_id))
         return answer.task_id
+
+    def new_key(self) -> str:
+        """One that no other submit has."""
+        self.submitted += 1
+        return f"{self._name}-{self.submitted}"
+
+    def _count(self, error: OrchestratorError) -> None:
+        self.errors[error.code] = self.errors.get(error.code, 0) + 1
 
     async def wait(self, task_id: str, *, timeout_s: float = PATIENCE_S) -> str:
         """The state of a task once it is final, or after `timeout_s`."""
@@ -77,7 +90,7 @@ class Clients:
         except InvalidTransitionError:
             return
         except OrchestratorError as error:
-            self.errors[error.code] = self.errors.get(error.code, 0) + 1
+            self._count(error)
         else:
             self.history.write(h.Cancelled(task_id=answer.task_id))
 
@@ -117,38 +130,39 @@ class Clients:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _one(self) -> None:
-        dice, payload = self._dice, {"ms": self._dice.choice((5, 20, 60, 200, 1500)), "bulk": ""}
-        if dice.random() < 0.05:
-            payload["bulk"] = "x" * BULKY
-        kind = "work"
-        if dice.random() < 0.1:
-            kind, payload = "fails", {**payload, "times": dice.choice((1, 2, 9))}
-        ttl_ms = dice.choice((50, 2_000, 20_000)) if dice.random() < 0.05 else None
-        priority = dice.choice(PRIORITIES)
-        task_id = await self._quietly(kind, payload, priority=priority, ttl_ms=ttl_ms)
-        if task_id is None:
-            return
+        dice = self._dice
+        kind, payload, wanted = self._any_task()
+        task_id = await self._quietly(kind, payload, **wanted)
         what = dice.random()
-        if what < 0.05:
+        if task_id is not None and what < CANCELLED:
             await self.cancel(task_id)
-        elif what < 0.25:
+        elif task_id is not None and what < CANCELLED + AWAITED:
             try:
                 await self.wait(task_id)
             except OrchestratorError as error:
-                self.errors[error.code] = self.errors.get(error.code, 0) + 1
+                self._count(error)
 
-    async def _quietly(
-        self, kind: str, payload: Mapping[str, object], *, priority: TaskPriority = TaskPriority.NORMAL,
-        ttl_ms: int | None = None, max_attempts: int = 3,
-    ) -> str | None:  # fmt: skip
+    def _any_task(self) -> tuple[str, dict[str, object], dict[str, Any]]:
+        dice = self._dice
+        payload: dict[str, object] = {"ms": dice.choice(DURATIONS_MS)}
+        wanted: dict[str, Any] = {"priority": dice.choice(PRIORITIES)}
+        kind = "work"
+        if dice.random() < RARE:
+            payload["bulk"] = "x" * BULKY
+        if dice.random() < RARE:
+            wanted["ttl_ms"] = dice.choice((50, 2_000, 20_000))
+        if dice.random() < SOME:
+            kind, payload["times"] = "fails", dice.choice((1, 2, 9))
+        if dice.random() < SOME:
+            wanted |= {"concurrency_key": f"c{dice.randrange(5)}", "concurrency_limit": dice.choice((1, 2, 3))}
+        return kind, payload, wanted
+
+    async def _quietly(self, kind: str, payload: Mapping[str, object], **wanted: Any) -> str | None:  # noqa: ANN401 - fields of a specification
         """Submit; an error is counted. Now and then the same again, as a client does that forgot the answer."""
-        key = f"{self._name}-{self.submitted + 1}"
-        task_id = None
-        for _ in range(2 if self._dice.random() < 0.1 else 1):
+        key, task_id = self.new_key(), None
+        for _ in range(2 if self._dice.random() < SOME else 1):
             try:
-                task_id = await self.submit(
-                    kind, payload, key=key, priority=priority, ttl_ms=ttl_ms, max_attempts=max_attempts
-                )
+                task_id = await self.submit(kind, payload, key=key, **wanted)
             except OrchestratorError:
                 continue
         return task_id

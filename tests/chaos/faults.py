@@ -10,7 +10,7 @@ import asyncio
 import json
 import os
 import signal
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -212,6 +212,21 @@ class Faults:
                 )
             finally:
                 await connection.close()
+            yield
+
+    @asynccontextmanager
+    async def connections_used_up(self) -> AsyncIterator[None]:
+        """Others have all the connections that Postgres allows."""
+        async with self._noted("Postgres without connections", "postgres"), AsyncExitStack() as stack:
+            mine = await asyncpg.connect(**self.rig.connect_args, timeout=5)
+            stack.push_async_callback(mine.close)
+            with suppress(asyncpg.TooManyConnectionsError):
+                while True:
+                    await mine.execute(
+                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'callboard'"
+                    )
+                    other = await asyncpg.connect(**self.rig.connect_args, timeout=5)
+                    stack.callback(other.terminate)
             yield
 
     @asynccontextmanager

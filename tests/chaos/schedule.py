@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 SHORT: Final = (0.2, 2.0)
 LONG: Final = (2.0, 9.0)
-REST_S: Final = (0.5, 4.0)
-OVERLAP: Final = 0.25
+REST_S: Final = (0.2, 2.5)
+OVERLAP: Final = 0.4
 WAYS: Final = ("up", "down", "both")
 FLOOD: Final = 10
 """So many times the usual rate, for this long:"""
@@ -80,7 +80,8 @@ class Schedule:
             self._kill_replica, self._kill_owner, self._stop_owner, self._stop_owner, self._restart_replica,
             self._kill_agents, self._stop_agents, self._stop_agents_for_long,
             self._kill_nats, self._stop_nats, self._lame_duck, self._lower_max_payload,
-            self._kill_postgres, self._stop_postgres, self._restart_postgres, self._terminate_backends,
+            self._kill_postgres, self._stop_postgres, self._restart_postgres,
+            self._terminate_backends, self._use_up_connections,
             self._cut_database_off, self._cut_after_commit, self._cut_after_commit, self._cut_in_a_message,
             self._silence_database, self._slow_database, self._reset_database,
             self._silence_bus, self._slow_bus, self._reset_bus,
@@ -152,6 +153,9 @@ class Schedule:
 
     async def _terminate_backends(self) -> tuple[Block, float]:
         return self._faults.backends_terminated(), 0.0
+
+    async def _use_up_connections(self) -> tuple[Block, float]:
+        return self._faults.connections_used_up(), self._for(LONG)
 
     async def _fill_disk(self) -> tuple[Block, float]:
         return self._faults.disk_full(), self._for(LONG)

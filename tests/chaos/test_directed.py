@@ -23,7 +23,8 @@ from callboard.bus.embedded import EmbeddedNats
 from callboard.schemas.agents import Complete, Recorded
 from callboard.schemas.errors import StaleAttemptError, UnavailableError
 from callboard.schemas.subjects import Subjects
-from callboard.schemas.vocabulary import DatabaseHealth, TaskState
+from callboard.schemas.tasks import Requirements
+from callboard.schemas.vocabulary import AgentState, DatabaseHealth, TaskState
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -163,6 +164,7 @@ async def test_while_the_database_is_away_running_work_goes_on_and_new_work_is_r
                 status = await run.rig.client.status(timeout_s=1.0)
             assert status.health.database is DatabaseHealth.DOWN
             assert status.health.degraded
+            assert status.agents.by_state == {AgentState.ONLINE: len(run.rig.everyone)}
             refused.append(await _is_refused_within_a_second(run))
         assert refused
         assert all(refused)
@@ -171,6 +173,8 @@ async def test_while_the_database_is_away_running_work_goes_on_and_new_work_is_r
     await _until_database(run, DatabaseHealth.OK)
     assert time.monotonic() - back_s < BACK_S
     history = await run.finish()
+    for agents in run.rig.agents:
+        assert b"lease_lost" not in agents.log.read_bytes()
     # Nobody's lease ran out: what was running has succeeded in its first attempt.
     for task_id in running:
         assert [event.attempt for event in history if isinstance(event, h.Started) and event.task_id == task_id] == [1]
@@ -206,7 +210,7 @@ async def test_a_result_of_an_agent_that_was_stopped_for_longer_than_its_lease_i
     """The late report is sent in the stopped agent's name: whether it would send it itself is a matter of timing."""
     paused = run.rig.agents[0]
     agent_id = paused.names[0]
-    task_id = await run.clients.submit("work", {"ms": 3000}, agent_id=agent_id)
+    task_id = await run.clients.submit("work", {"ms": 3000}, requires=Requirements(agent_id=agent_id))
     async with asyncio.timeout(WITHIN_S):
         while (task := await run.rig.client.get(task_id)).state is not TaskState.RUNNING:
             await tick()
