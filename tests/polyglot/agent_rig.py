@@ -88,9 +88,10 @@ class Rig(AgentSide):
         return await self.more("heartbeat", count)
 
     async def beats_until(self, running: list[dict[str, Any]]) -> None:
-        """Wait for a heartbeat that lists just these attempts."""
+        """Wait for a heartbeat that lists just these attempts, in whatever order."""
+        wanted = sorted(running, key=str)
         async with asyncio.timeout(WITHIN_S):
-            while (await self.more("heartbeat"))["running"] != running:
+            while sorted((await self.more("heartbeat"))["running"], key=str) != wanted:
                 pass
 
     def misfits(self) -> list[str]:

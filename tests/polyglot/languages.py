@@ -70,7 +70,7 @@ def typescript() -> list[str]:
 def rust() -> list[str]:
     require("cargo")
     folder = fresh_copy("rust")
-    run("cargo", "build", "--locked", cwd=folder)
+    run("cargo", "build", cwd=folder)
     return [str(folder / "target" / "debug" / "callboard-agent")]
 
 
@@ -98,6 +98,7 @@ LANGUAGES: Final[dict[str, Language]] = {
     "python": Language(python),
     "go": Language(go),
     "typescript": Language(typescript),
+    "rust": Language(rust),
     "shell": Language(
         shell,
         interval_ms=1000,
