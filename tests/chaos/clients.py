@@ -54,11 +54,13 @@ class Clients:
         Raises:
             OrchestratorError: as the SDK raises it, after `timeout_s`.
         """
-        wanted.setdefault("key", self.new_key())
+        key: str = wanted.get("key") or self.new_key()
         spec = TaskSpec(
-            type=kind, payload=msgspec.Raw(msgspec.json.encode(payload or {"ms": 20})), backoff=BACKOFF, **wanted
+            type=kind,
+            payload=msgspec.Raw(msgspec.json.encode(payload or {"ms": 20})),
+            backoff=BACKOFF,
+            **{**wanted, "key": key},
         )
-        key = wanted["key"]
         self.history.write(h.Submitting(key=key))
         try:
             answer = await self.client.submit_spec(spec, timeout_s=timeout_s)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 from tests.chaos import history as h
 from tests.chaos.checker import RULES, check
+from tests.chaos.figures import failovers
 from tests.chaos.rules_of_pools import DRAINED_WITHIN_S, REACH_S
 from tests.chaos.tale import Tale
 
@@ -512,3 +513,16 @@ def test_a_history_is_read_as_it_was_written_and_in_the_order_of_time(tmp_path: 
         written.write(event)
     written.close()
     assert h.read(written.path) == tale.events
+
+
+def test_a_fail_over_lasts_from_the_owners_death_to_the_next_ones_first_assignment() -> None:
+    tale = Tale()
+    tale.submitted("t1")
+    died = tale.tell(h.FaultBegan(fault=1, kind="replica killed", target="r1"))
+    tale.tell(h.FaultBegan(fault=2, kind="replica killed", target="a standby"))
+    tale.epoch, tale.batch = 2, 0
+    tale.tell(h.LeaseRow(sequence=tale.of("t1").sequence + 1, tx=99, epoch=2, batch=0, replica="r2"))
+    tale.now_ns += 3_000_000_000
+    tale.assigned("t1")
+    given = tale.of("t1")
+    assert failovers(h.in_order(tale.events)) == [(given.at_ns - died.at_ns) / 1e9]
