@@ -219,7 +219,8 @@ async def test_a_restart_keeps_subscriptions_and_replays_nothing(tmp_path: Path)
             await bus.subscribe("mute", lambda _: None)
             await bus.publish("restart", b"before")
             await bus.flush()
-            in_flight = bus.start_request("mute", b"", timeout_s=60)
+            in_flight = asyncio.ensure_future(bus.request("mute", b"", timeout_s=60))
+            await asyncio.sleep(0)  # until it is sent
             await server.stop()
             await changes.until(BusState.DISCONNECTED)
             with pytest.raises(OutcomeUnknownError, match="lost before the answer"):
@@ -357,7 +358,8 @@ async def test_a_peer_that_reads_nothing_fills_no_memory_and_delays_no_close() -
 async def test_closing_twice_is_closing_once(nats_server: EmbeddedNats) -> None:
     changes = Changes()
     bus = await Bus.connect(BusOptions(servers=(nats_server.url,)), on_change=changes)
-    waiting = bus.start_request(bus.new_inbox(), b"", timeout_s=60)
+    waiting = asyncio.ensure_future(bus.request(bus.new_inbox(), b"", timeout_s=60))
+    await asyncio.sleep(0)  # until it is sent
     await bus.close()
     await bus.close()
     assert changes.states == [BusState.CONNECTED, BusState.CLOSED]

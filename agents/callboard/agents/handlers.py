@@ -17,6 +17,7 @@ from typing import Any, Final
 import structlog
 
 from callboard.agents.context import TaskContext
+from callboard.agents.crossing import Crossing
 from callboard.agents.errors import TaskFailed
 from callboard.agents.session import effects as do
 from callboard.agents.session import events as ev
@@ -73,12 +74,13 @@ class HandlerHost:
     def __init__(self, handlers: Handlers) -> None:
         self._handlers = handlers
         self._loop = asyncio.get_running_loop()
+        self._crossing = Crossing(self._loop)
         self._running: dict[AttemptRef, tuple[asyncio.Task[Ended], TaskContext]] = {}
 
     def start(self, effect: do.StartHandler, post: Post) -> None:
         """Begin; ends in one of the session's `Handler…` events, which `post` takes."""
         try:
-            self._loop.call_soon_threadsafe(self._start, effect, post)
+            self._crossing.put(lambda: self._start(effect, post))
         except RuntimeError:
             # The loop was closed and the agent forgotten: give the work back instead of keeping it for ever.
             post(ev.StopRequested())
@@ -86,7 +88,7 @@ class HandlerHost:
     def cancel(self, ref: AttemptRef) -> None:
         """Have the handler end."""
         with contextlib.suppress(RuntimeError):  # a closed loop runs no handler any more
-            self._loop.call_soon_threadsafe(self._cancel, ref)
+            self._crossing.put(lambda: self._cancel(ref))
 
     async def close(self) -> None:
         """Cancel all that still runs, wait for the asynchronous ones, leave the threads behind."""

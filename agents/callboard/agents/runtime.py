@@ -20,6 +20,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 import structlog
 
+from callboard.agents.crossing import Crossing, new_loop
 from callboard.agents.session import Phase, Session, SessionConfig
 from callboard.agents.session import effects as do
 from callboard.agents.session import events as ev
@@ -81,10 +82,13 @@ class Runtime:
         self._session = Session(SessionConfig(slots=identity.slots, types=types, seed=seed))
         self._start_handler = start_handler
         self._cancel_handler = cancel_handler
-        self._loop = asyncio.new_event_loop()
+        self._loop = new_loop()
+        self._crossing = Crossing(self._loop)
         self._bus: Bus | None = None
         self._exit: asyncio.Future[do.Exit] = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_due_ms: int | None = None
+        self._is_rearming = False
         self._log = structlog.get_logger("callboard.agents").bind(
             agent_id=identity.agent_id, pool=identity.subjects.pool
         )
@@ -100,7 +104,7 @@ class Runtime:
     def post(self, event: ev.Event) -> None:
         """Tell the session; from any thread, also from a signal handler. After the end nothing happens."""
         with contextlib.suppress(RuntimeError):  # the loop is closed: the session is over
-            self._loop.call_soon_threadsafe(self._apply, event)
+            self._crossing.put(lambda: self._apply(event))
 
     def _thread(self) -> None:
         leave_signals_to_others()
@@ -152,18 +156,35 @@ class Runtime:
         try:
             for effect in self._session.handle(event, _now_ms()):
                 self._perform(effect)
-            self._rearm()
         except Exception as error:  # noqa: BLE001 - a bug of ours: end visibly instead of living on in an unknown state
-            if not self._exit.done():
-                self._exit.set_exception(error)
+            self._fail(error)
+        # Once for all events of a turn: to ask the session what is due costs more than most of them.
+        if not self._is_rearming:
+            self._is_rearming = True
+            self._loop.call_soon(self._rearm)
+
+    def _fail(self, error: Exception) -> None:
+        if not self._exit.done():
+            self._exit.set_exception(error)
 
     def _rearm(self) -> None:
+        self._is_rearming = False
+        if self._exit.done():
+            return
+        due_ms = self._session.next_due_ms()
+        if due_ms == self._timer_due_ms and self._timer is not None:
+            return
         if self._timer is not None:
             self._timer.cancel()
-        due_ms = self._session.next_due_ms()
-        if due_ms is not None and not self._exit.done():
+            self._timer = None
+        self._timer_due_ms = due_ms
+        if due_ms is not None:
             delay_s = max(0, due_ms - _now_ms()) / 1000
-            self._timer = self._loop.call_later(delay_s, self._apply, ev.TimeAdvanced())
+            self._timer = self._loop.call_later(delay_s, self._time_passed)
+
+    def _time_passed(self) -> None:
+        self._timer = None
+        self._apply(ev.TimeAdvanced())
 
     def _deliver(self, message: BusMessage) -> None:
         verb = message.subject.rpartition(".")[2]
@@ -305,29 +326,25 @@ class Runtime:
         refused: Callable[[OrchestratorError | None], ev.Event],
     ) -> None:
         """Send a request; its end is an event. `refused` gets `None` when nobody answered."""
-        subject = self._identity.subjects.from_agent(self._identity.agent_id, verb)
-        try:
-            if self._bus is None:
-                raise UnavailableError("not connected to NATS: nothing was sent")
-            future = self._bus.start_request(subject, encode(message), timeout_s=timeout_ms / 1000)
-        except OrchestratorError as error:
-            # Later, as an answer would: the effects at hand are to be done first.
-            self._loop.call_soon(self._apply, refused(None if isinstance(error, UnavailableError) else error))
-            return
 
-        def done(future: asyncio.Future[BusMessage]) -> None:
-            if future.cancelled():
-                return
-            if isinstance(future.exception(), UnavailableError | OutcomeUnknownError):
+        def ended(how: BusMessage | OrchestratorError) -> None:
+            if isinstance(how, UnavailableError | OutcomeUnknownError):
                 event = refused(None)
             else:
                 try:
-                    event = answered(read_answer(future.result(), answer))
+                    event = answered(read_answer(how, answer)) if isinstance(how, BusMessage) else refused(how)
                 except OrchestratorError as error:
                     event = refused(error)
             self._apply(event)
 
-        future.add_done_callback(done)
+        subject = self._identity.subjects.from_agent(self._identity.agent_id, verb)
+        try:
+            if self._bus is None:
+                raise UnavailableError("not connected to NATS: nothing was sent")
+            self._bus.ask(subject, encode(message), ended, timeout_s=timeout_ms / 1000)
+        except OrchestratorError as error:
+            # Later, as an answer would: the effects at hand are to be done first.
+            self._loop.call_soon(ended, error)
 
 
 def _read(verb: str, message: BusMessage) -> ev.Event | None:

@@ -45,7 +45,7 @@ async def ask(
 
 
 def read_answer(message: BusMessage, answer: type[M]) -> M:
-    """Decode what came back, for those who used `Bus.start_request`; raises as `ask` does."""
+    """Decode what came back, for those who used `Bus.ask`; raises as `ask` does."""
     if message.headers and (ERROR_TEXT in message.headers or ERROR_CODE in message.headers):
         raise _error(message.data, message.headers)
     try:

@@ -25,7 +25,7 @@ from callboard.bus.link import SLOW_BYTES, Link
 from callboard.bus.logs import default_to_standard_error
 from callboard.bus.messages import BusChange, BusMessage, BusState, NoRespondersError
 from callboard.bus.options import BusOptions, address
-from callboard.bus.requests import PendingRequests
+from callboard.bus.requests import OnEnd, PendingRequests
 from callboard.bus.wire import (
     check_pattern,
     check_subject,
@@ -35,7 +35,7 @@ from callboard.bus.wire import (
     subscribe_frame,
     unsubscribe_frame,
 )
-from callboard.schemas.errors import ConfigurationError, OutcomeUnknownError, UnavailableError
+from callboard.schemas.errors import ConfigurationError, OrchestratorError, OutcomeUnknownError, UnavailableError
 
 __all__ = ["Bus", "BusChange", "BusMessage", "BusOptions", "BusState", "BusSubscription", "NoRespondersError"]
 
@@ -178,18 +178,35 @@ class Bus:
         for subscription in ending:
             await subscription.unsubscribe()
 
-    def start_request(
-        self, subject: str, data: bytes, *, timeout_s: float, headers: Mapping[str, str] | None = None
-    ) -> asyncio.Future[BusMessage]:
-        """Send a request; the future ends with the answer or with what `request` raises. Costs no task."""
+    def ask(
+        self,
+        subject: str,
+        data: bytes,
+        on_end: OnEnd,
+        *,
+        timeout_s: float,
+        headers: Mapping[str, str] | None = None,
+    ) -> str:
+        """Send a request; `on_end` gets the answer or the error, in the order of the wire. Costs no task, no future.
+
+        Returns:
+            Its name for `forget_request`.
+
+        Raises:
+            UnavailableError, PayloadTooLargeError, InvalidRequestError: as `send`; `on_end` is not called then.
+        """
         self._require_link()
-        reply, answer = self._requests.open(timeout_s)
+        reply = self._requests.open(timeout_s, on_end)
         try:
             self.send(subject, data, reply=reply, headers=headers)
         except BaseException:
-            answer.cancel()
+            self._requests.drop(reply)
             raise
-        return answer
+        return reply
+
+    def forget_request(self, name: str) -> None:
+        """Nobody wants the answer any more."""
+        self._requests.drop(name)
 
     async def request(
         self, subject: str, data: bytes, *, timeout_s: float, headers: Mapping[str, str] | None = None
@@ -201,7 +218,21 @@ class Bus:
             OutcomeUnknownError: no answer within `timeout_s` seconds, or the connection was lost meanwhile.
             UnavailableError, PayloadTooLargeError, InvalidRequestError: as `send`.
         """
-        return await self.start_request(subject, data, timeout_s=timeout_s, headers=headers)
+        answer: asyncio.Future[BusMessage] = asyncio.get_running_loop().create_future()
+
+        def end(how: BusMessage | OrchestratorError) -> None:
+            if answer.done():
+                return
+            if isinstance(how, BusMessage):
+                answer.set_result(how)
+            else:
+                answer.set_exception(how)
+
+        name = self.ask(subject, data, end, timeout_s=timeout_s, headers=headers)
+        try:
+            return await answer
+        finally:
+            self.forget_request(name)
 
     async def flush(self, timeout_s: float = _ROUND_TRIP_S) -> None:
         """Wait until the server has processed all that was sent.

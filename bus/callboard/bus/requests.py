@@ -1,16 +1,23 @@
-"""Requests in flight: one shared inbox, one future each, no task.
+"""Requests in flight: one shared inbox, no task and no future.
 
-A time-out is a timer of the event loop, cancelled by the answer: about two microseconds, and asyncio sweeps cancelled
-timers by itself, so no timer wheel is needed.
+Rules:
+- Whoever asked is called when the answer arrives, within the read that brought it: in the order of the wire, so that
+  an answer is never taken in after a message that was sent later.
+- A time-out is a timer of the event loop, cancelled by the answer: about two microseconds, and asyncio sweeps cancelled
+  timers by itself, so no timer wheel is needed.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 from callboard.bus.messages import BusMessage, NoRespondersError
 from callboard.schemas.errors import OrchestratorError, OutcomeUnknownError
 
 NO_RESPONDERS: Final = 503
+
+OnEnd = Callable[[BusMessage | OrchestratorError], None]
+"""Told once how a request ended. It must not raise or block."""
 
 
 class PendingRequests:
@@ -24,42 +31,40 @@ class PendingRequests:
         self.pattern = f"{inbox}.*"
         self._prefix = f"{inbox}."
         self._number = 0
-        self._waiting: dict[str, tuple[asyncio.Future[BusMessage], asyncio.TimerHandle]] = {}
+        self._waiting: dict[str, tuple[OnEnd, asyncio.TimerHandle]] = {}
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def open(self, timeout_s: float) -> tuple[str, asyncio.Future[BusMessage]]:
-        """A reply subject and the future of its answer, which fails after `timeout_s` seconds."""
-        loop = asyncio.get_running_loop()
+    def open(self, timeout_s: float, on_end: OnEnd) -> str:
+        """A reply subject; `on_end` is called with what comes to it, or after `timeout_s` seconds."""
         self._number += 1
         reply = f"{self._prefix}{self._number}"
-        answer: asyncio.Future[BusMessage] = loop.create_future()
-        self._waiting[reply] = answer, loop.call_later(timeout_s, self._expire, reply, timeout_s)
-        answer.add_done_callback(lambda _: self._close(reply))
-        return reply, answer
+        timer = asyncio.get_running_loop().call_later(timeout_s, self._expire, reply, timeout_s)
+        self._waiting[reply] = on_end, timer
+        return reply
+
+    def drop(self, reply: str) -> None:
+        """The request was not sent, or nobody wants its answer any more: nobody is called."""
+        ended = self._waiting.pop(reply, None)
+        if ended is not None:
+            ended[1].cancel()
 
     def answer(self, message: BusMessage) -> None:
         """End the request that `message` answers; a late or second answer is ignored."""
-        future, _ = self._waiting.get(message.subject, (None, None))
-        if future is None or future.done():
-            return
-        if message.status == NO_RESPONDERS:
-            future.set_exception(NoRespondersError())
-        else:
-            future.set_result(message)
+        self._end(message.subject, NoRespondersError() if message.status == NO_RESPONDERS else message)
 
     def fail_all(self, error: OrchestratorError) -> None:
         """End every request in flight."""
-        for future, _ in list(self._waiting.values()):
-            if not future.done():
-                future.set_exception(type(error)(error.message))
+        for reply in list(self._waiting):
+            self._end(reply, type(error)(error.message))
 
     def _expire(self, reply: str, timeout_s: float) -> None:
-        future, _ = self._waiting[reply]
-        if not future.done():
-            future.set_exception(OutcomeUnknownError(f"no answer within {timeout_s:g} s"))
+        self._end(reply, OutcomeUnknownError(f"no answer within {timeout_s:g} s"))
 
-    def _close(self, reply: str) -> None:
-        _, timer = self._waiting.pop(reply)
-        timer.cancel()
+    def _end(self, reply: str, how: BusMessage | OrchestratorError) -> None:
+        ended = self._waiting.pop(reply, None)
+        if ended is not None:
+            on_end, timer = ended
+            timer.cancel()
+            on_end(how)

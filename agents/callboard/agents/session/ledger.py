@@ -47,6 +47,10 @@ class Ledger:
         self._slots = slots
         self._delays = delays
         self._held: dict[AttemptRef, Held] = {}
+        self._handlers = 0
+        # What the clock has to look at, apart from all else: an agent may hold hundreds of attempts.
+        self._unsent: dict[AttemptRef, Held] = {}
+        self._talking: dict[AttemptRef, Held] = {}
 
     def __iter__(self) -> Iterator[Held]:
         return iter(list(self._held.values()))
@@ -61,7 +65,7 @@ class Ledger:
     @property
     def handlers(self) -> int:
         """How many handlers are alive: the slots in use."""
-        return sum(held.state in HANDLED for held in self._held.values())
+        return self._handlers
 
     @property
     def listed(self) -> tuple[AttemptRef, ...]:
@@ -86,43 +90,51 @@ class Ledger:
     def accept(self, ref: AttemptRef) -> None:
         """A new attempt, its handler about to start."""
         self._held[ref] = Held(ref)
+        self._handlers += 1
 
     def move(self, held: Held, cause: AttemptCause) -> None:
         """To the state that the table says; what has ended is forgotten."""
-        held.state = moved(ATTEMPTS, held.state, cause, held.ref)
+        before, held.state = held.state, moved(ATTEMPTS, held.state, cause, held.ref)
+        self._handlers -= (before in HANDLED) - (held.state in HANDLED)
+        if held.state is not AttemptState.REPORTING:
+            self._unsent.pop(held.ref, None)
         if held.state is AttemptState.ENDED:
             del self._held[held.ref]
+            self._talking.pop(held.ref, None)
 
     def finish(self, held: Held, cause: AttemptCause, report: bytes | TaskError | None, now_ms: int) -> None:
         """A handler has ended, with this to report if the attempt is still wanted."""
         self.move(held, cause)
         held.progress = None
+        self._talking.pop(held.ref, None)
         if held.state is AttemptState.REPORTING:
             held.report = report
-            held.report_due_ms = now_ms
+            self._report_at(held, now_ms)
+
+    def _report_at(self, held: Held, due_ms: int) -> None:
+        held.call = None
+        held.report_due_ms = due_ms
+        self._unsent[held.ref] = held
 
     def hurry(self, now_ms: int) -> None:
         """All reports are due now: whoever takes them is there again."""
         for held in self._held.values():
-            held.call = None
-            held.failures = 0
-            held.report_due_ms = now_ms
+            if held.state is AttemptState.REPORTING:
+                held.failures = 0
+                self._report_at(held, now_ms)
 
     def put_off(self, held: Held, now_ms: int, error: ErrorBody | None = None) -> None:
         """The report was not answered, or by an error that may pass."""
-        held.call = None
         held.failures += 1
-        held.report_due_ms = now_ms + self._delays.retry_ms(
-            held.failures, at_least_ms=error.retry_after_ms if error else None
-        )
+        at_least_ms = error.retry_after_ms if error else None
+        self._report_at(held, now_ms + self._delays.retry_ms(held.failures, at_least_ms=at_least_ms))
 
     def refuse(self, held: Held, error: ErrorBody, now_ms: int) -> None:
         """The report was refused for good: a result becomes a failure, all else is dropped."""
         if error.code in _REFUSED_RESULTS and isinstance(held.report, bytes):
             held.report = TaskError(type=RESULT_REFUSED, message=error.message, retryable=False)
-            held.call = None
             held.failures = 0
-            held.report_due_ms = now_ms
+            self._report_at(held, now_ms)
         else:
             self.move(held, AttemptCause.SETTLED)
 
@@ -130,12 +142,14 @@ class Ledger:
         """The latest progress of a running attempt."""
         if held.state in {AttemptState.RUNNING, AttemptState.STOPPING}:
             held.progress = progress
+            self._talking[held.ref] = held
 
     def due_reports(self, now_ms: int) -> Iterator[SendComplete | SendFail]:
         """The reports to send now, once each."""
-        for held in self._held.values():
-            if held.state is not AttemptState.REPORTING or held.call is not None or held.report_due_ms > now_ms:
-                continue
+        if not self._unsent:
+            return
+        for held in [held for held in self._unsent.values() if held.report_due_ms <= now_ms]:
+            del self._unsent[held.ref]
             held.calls += 1
             held.call = held.calls
             if isinstance(held.report, TaskError):
@@ -145,18 +159,17 @@ class Ledger:
 
     def due_progress(self, now_ms: int) -> Iterator[SendProgress]:
         """The progress to send now."""
-        for held in self._held.values():
-            if held.progress is not None and held.progress_due_ms <= now_ms:
+        if not self._talking:
+            return
+        for held in [held for held in self._talking.values() if held.progress_due_ms <= now_ms]:
+            del self._talking[held.ref]
+            if held.progress is not None:
                 yield SendProgress(held.ref, held.progress)
                 held.progress = None
                 held.progress_due_ms = now_ms + PROGRESS_INTERVAL_MS
 
     def next_due_ms(self) -> int | None:
         """When `due_reports` or `due_progress` has something to say."""
-        times = [
-            held.report_due_ms
-            for held in self._held.values()
-            if held.state is AttemptState.REPORTING and held.call is None
-        ]
-        times += [held.progress_due_ms for held in self._held.values() if held.progress is not None]
+        times = [held.report_due_ms for held in self._unsent.values()]
+        times += [held.progress_due_ms for held in self._talking.values()]
         return min(times, default=None)

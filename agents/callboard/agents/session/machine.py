@@ -112,7 +112,7 @@ class Session:
         if self._intent is Intent.FINISH and _reached(self._stop_at_ms, self._now_ms):
             self._stop_handlers()
         self._depart_if_done()
-        request = self._presence.request(self._now_ms, running=self._ledger.listed, draining=self._draining)
+        request = self._presence.request(self._now_ms, running=lambda: self._ledger.listed, draining=self._draining)
         if request is not None:
             self._do(request)
         if self._may_report:

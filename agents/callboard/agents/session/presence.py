@@ -8,6 +8,7 @@
   trusts its own lease for less long than an agent does, and answers no `register` after that.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from callboard.agents.session.delays import HEARTBEAT_SPREAD, Delays
@@ -98,9 +99,9 @@ class Presence:
         )
 
     def request(
-        self, now_ms: int, *, running: tuple[AttemptRef, ...], draining: bool
+        self, now_ms: int, *, running: Callable[[], tuple[AttemptRef, ...]], draining: bool
     ) -> SendRegister | SendHeartbeat | None:
-        """The request that is due now, if one is."""
+        """The request that is due now, if one is; only then is `running` asked."""
         if not self.connected or self._outstanding is not None or self.phase not in _CALLING or now_ms < self._due_ms:
             return None
         self._calls += 1
@@ -109,9 +110,9 @@ class Presence:
         self._hurried = False
         if self.phase is not Phase.SIGNED_IN:
             # Who asked an owner that then fell silent must ask its successor well within the one lease that this gives.
-            return SendRegister(self._calls, running, draining, min(REGISTER_TIMEOUT_MS, self.interval_ms))
+            return SendRegister(self._calls, running(), draining, min(REGISTER_TIMEOUT_MS, self.interval_ms))
         self._seq += 1
-        return SendHeartbeat(self._calls, self._seq, running, draining, self.interval_ms)
+        return SendHeartbeat(self._calls, self._seq, running(), draining, self.interval_ms)
 
     def meet(self, epoch: int, now_ms: int) -> bool:
         """Take note of the owner that sent an order; `False` when it is one that is no more.
