@@ -113,6 +113,7 @@ export class Agent {
       await this.beatOn();
     } finally {
       for (const { abort } of this.held.values()) abort.abort();
+      this.held.clear(); // nothing more is said of what still runs
       await this.nc.close();
     }
   }
