@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test test-polyglot lint types docs schemas bench-core chaos check clean
+.PHONY: help install demo test test-polyglot lint types docs schemas soak hand-overs bench-core chaos check clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -43,6 +43,12 @@ docs: $(STAMP) ## Redraw the generated parts of the documentation
 
 schemas: $(STAMP) ## Redraw the contract artefacts: JSON Schemas, AsyncAPI, golden messages
 	$(BIN)/python schemas/generate.py
+
+soak: $(STAMP) ## Constant load for HOURS=1: fails when memory, descriptors, tasks, connections or tables grow
+	$(BIN)/python -m tests.soak --hours $(or $(HOURS),1)
+
+hand-overs: $(STAMP) ## A hundred hand-overs of pools under load: no call fails, each under half a second
+	CALLBOARD_TEST_HAND_OVERS=100 $(BIN)/pytest -s -k hand_overs_under_load tests/integration/test_replicas.py
 
 bench-core: $(STAMP) ## Time per decision of the scheduling core, over growing fleets and backlogs
 	$(BIN)/python benchmarks/core.py

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from contextlib import AsyncExitStack, asynccontextmanager
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 import pytest
@@ -148,8 +149,11 @@ async def test_after_a_crash_of_the_owner_another_dispatches_within_five_seconds
         await stack.enter_async_context(Echo.on(nats_server.url))
         assert await client.run("work", 1, timeout_s=WITHIN_S) == 1
         await owner.kill()
-        async with asyncio.timeout(FAIL_OVER_S):
-            assert await client.run("work", 2, timeout_s=WITHIN_S) == 2
+        killed_s = perf_counter()
+        assert await client.run("work", 2, timeout_s=WITHIN_S) == 2
+        took_s = perf_counter() - killed_s
+        print(f"fail-over after {took_s:.2f} s")  # noqa: T201 - what was measured is part of the outcome
+        assert took_s < FAIL_OVER_S
 
 
 async def test_an_owner_that_was_stopped_changes_nothing_when_it_wakes(

@@ -150,8 +150,7 @@ class PoolKeeper:
             except Exception:
                 # A bug must not leave the pool without anyone who stands for it: the state is committed, so begin anew.
                 log.exception("owning the pool failed", pool=self.pool)
-            self._is_well = is_well
-            self._premises.replicas.changed()
+            self._note_health(is_well=is_well)
             await self._pause()
 
     async def _take_and_own(self) -> None:
@@ -198,6 +197,11 @@ class PoolKeeper:
         """An agent that was spawned here has ended for good: what it held need not wait for its lease."""
         if self.owner is not None:
             self.owner.post(SpawnAbandoned(agent_id=agent_id))
+
+    def _note_health(self, *, is_well: bool) -> None:
+        if is_well != self._is_well:
+            self._is_well = is_well
+            self._premises.replicas.changed()
 
     def _wait_for(self, what: str, reason: str) -> None:
         """Say once what is missing, not at each try."""
@@ -246,6 +250,7 @@ class PoolKeeper:
             log.info("pool let go", pool=self.pool, epoch=lease.epoch, reason=reason)
             await self._release(lease)
             self._lease = None
+            premises.replicas.changed()
 
     def _take_note(self, lease: Lease) -> None:
         self._lease = lease

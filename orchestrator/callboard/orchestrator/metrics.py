@@ -54,6 +54,7 @@ class Metrics:
         self.owner = self._gauge("pool_owner", "1 if this replica owns the pool", "pool")
         self.database_up = self._gauge("database_up", "1 while the pool's owner can commit", "pool")
         self.bus_connected = self._gauge("bus_connected", "1 while connected to NATS")
+        self.event_loop_tasks = self._gauge("event_loop_tasks", "Tasks of the process's event loop")
         self._build_info = self._gauge("build_info", "Always 1", "version", "mode")
 
     def set_build(self, version: str, mode: str) -> None:

@@ -234,6 +234,8 @@ class Orchestrator:
         version = importlib.metadata.version("callboard")
         metrics.set_build(version, config.mode)
         metrics.bus_connected.set_function(lambda: bus.connected)
+        loop = asyncio.get_running_loop()
+        metrics.event_loop_tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
         keepers: dict[str, PoolKeeper] = {}
 
         def agent_ended(agent: SpawnedAgent) -> None:
