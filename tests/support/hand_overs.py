@@ -142,6 +142,11 @@ class Load:
         """The gaps of all hand-overs seen, the shortest first."""
         return sorted(seen.gap_s for prober in self.probers for seen in prober.seen)
 
+    def slowest(self) -> list[HandOver]:
+        """The hand-overs with the longest gaps."""
+        seen = [seen for prober in self.probers for seen in prober.seen]
+        return sorted(seen, key=lambda each: -each.gap_s)[:5]
+
     @classmethod
     @asynccontextmanager
     async def on(cls, nats_url: str, pools: Iterable[str]) -> AsyncIterator[Load]:
