@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
 from tests.support.wire import greet, peer, publish, publish_with_headers, send_raw
 
+from callboard.bus import connection
 from callboard.bus.connection import Bus, BusChange, BusMessage, BusOptions, BusState, NoRespondersError
 from callboard.bus.embedded import EmbeddedNats
 from callboard.schemas.errors import (
@@ -248,6 +252,57 @@ async def test_a_restart_keeps_subscriptions_and_replays_nothing(tmp_path: Path)
         BusState.RECONNECTED,
         BusState.CLOSED,
     ]
+
+
+async def test_a_limit_that_was_lowered_and_raised_again_is_heard_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = Changes()
+    message = bytes(10_000)
+    async with EmbeddedNats(tmp_path, token=None, jetstream=False) as server:
+        options = BusOptions(servers=(server.url,), retry_max_s=0.2)
+        async with await Bus.connect(options, on_change=changes) as bus:
+            before = bus.max_payload
+            reload_with(server, max_payload=8192)
+            with pytest.raises(PayloadTooLargeError):
+                await until_refused(bus, message)
+            reload_with(server, max_payload=before)
+            async with asyncio.timeout(20):
+                while await limit_of(server) != before:
+                    pass
+            changes.seen.clear()
+            monkeypatch.setattr(connection, "ASK_LIMIT_AGAIN_S", 0.0)
+            with pytest.raises(PayloadTooLargeError):
+                await bus.publish("raised", message)
+            await changes.until(BusState.RECONNECTED)
+            await bus.publish("raised", message)
+            with pytest.raises(PayloadTooLargeError):  # one that has never passed asks for nothing
+                await bus.publish("raised", bytes(before + 1))
+            await bus.flush()
+            assert changes.states == [BusState.DISCONNECTED, BusState.RECONNECTED]
+
+
+def reload_with(server: EmbeddedNats, *, max_payload: int) -> None:
+    file = server.data / "nats.conf"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"max_payload": max_payload}))
+    os.kill(server.pid, signal.SIGHUP)
+
+
+async def until_refused(bus: Bus, message: bytes) -> None:
+    """Publish until the bus refuses it: until the server has closed a connection over it, it passes."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                await bus.publish("lowered", message)
+                await bus.flush()
+            except UnavailableError:
+                await asyncio.sleep(0)  # the connection is being dialled again
+
+
+async def limit_of(server: EmbeddedNats) -> int:
+    """What the server tells who connects now."""
+    async with await Bus.connect(BusOptions(servers=(server.url,))) as bus:
+        return bus.max_payload
 
 
 async def test_a_complaint_of_the_server_is_reported_and_survived(nats_server: EmbeddedNats) -> None:

@@ -35,7 +35,13 @@ from callboard.bus.wire import (
     subscribe_frame,
     unsubscribe_frame,
 )
-from callboard.schemas.errors import ConfigurationError, OrchestratorError, OutcomeUnknownError, UnavailableError
+from callboard.schemas.errors import (
+    ConfigurationError,
+    OrchestratorError,
+    OutcomeUnknownError,
+    PayloadTooLargeError,
+    UnavailableError,
+)
 
 __all__ = ["Bus", "BusChange", "BusMessage", "BusOptions", "BusState", "BusSubscription", "NoRespondersError"]
 
@@ -47,6 +53,9 @@ _ROUND_TRIP_S: Final = 5.0
 _LEAVE_S: Final = 1.0
 DEFAULT_MAX_PAYLOAD: Final = 1024 * 1024
 """What a NATS server takes unless it is told otherwise, in bytes."""
+ASK_LIMIT_AGAIN_S: Final = 30.0
+"""A server does not say that a reload has raised its limit again; a new connection hears it. How old the old one must
+be for that."""
 
 
 class BusSubscription:
@@ -76,6 +85,8 @@ class Bus:
         self._closed = False
         self._delay_s = options.retry_min_s
         self._max_payload = DEFAULT_MAX_PAYLOAD
+        self._largest_limit = 0
+        self._linked_at = 0.0
         self._sid = 0
         self._subscriptions: dict[int, BusSubscription] = {}
         self._nuid = NUID()
@@ -138,8 +149,16 @@ class Bus:
         if reply:
             check_subject(reply)
         block = header_block(headers) if headers else b""
-        link.check_size(len(block) + len(data))
+        self._check_size(link, len(block) + len(data))
         link.post(publish_frame(subject, reply, block, data))
+
+    def _check_size(self, link: Link, size: int) -> None:
+        try:
+            link.check_size(size)
+        except PayloadTooLargeError:
+            if size <= self._largest_limit and monotonic() - self._linked_at > ASK_LIMIT_AGAIN_S:
+                link.lose(f"a message of {size} bytes would have passed before: asking for the limit again")
+            raise
 
     async def publish(
         self, subject: str, data: bytes, *, reply: str = "", headers: Mapping[str, str] | None = None
@@ -328,6 +347,8 @@ class Bus:
             # From here `subscribe` writes to this link itself; nothing may be awaited between that loop and this line.
             self._link = link
             self._max_payload = link.max_payload
+            self._largest_limit = max(self._largest_limit, link.max_payload)
+            self._linked_at = monotonic()
             await link.round_trip(self._options.connect_timeout_s)
         except BaseException:
             await link.discard()
