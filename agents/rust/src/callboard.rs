@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use async_nats::{Client, ConnectOptions, Event, Message, Request};
+use async_nats::{Client, ConnectOptions, Event, Message, Request, ServerAddr};
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 use serde_json::{json, Value};
@@ -150,7 +150,15 @@ impl Setup {
     pub async fn run(self, stop: impl Future<Output = ()> + Send + 'static) -> Result<(), Failure> {
         let wake = Arc::new(Notify::new());
         let on_connect = wake.clone();
-        let client = ConnectOptions::new()
+        let server: ServerAddr = self.url.parse().map_err(unanswered)?;
+        let options = match (server.username(), server.password()) {
+            (Some(token), None) => ConnectOptions::with_token(token.to_owned()),
+            (Some(user), Some(password)) => {
+                ConnectOptions::with_user_and_password(user.to_owned(), password.to_owned())
+            }
+            (None, _) => ConnectOptions::new(),
+        };
+        let client = options
             .name(format!("callboard agent {}", self.id))
             .custom_inbox_prefix(format!("_INBOX.{}", self.id)) // the one inbox that an agent's user may listen to
             .retry_on_initial_connect()
@@ -163,9 +171,9 @@ impl Setup {
                     }
                 }
             })
-            .connect(&self.url)
+            .connect(server)
             .await
-            .map_err(|error| Failure::Unanswered(error.to_string()))?;
+            .map_err(unanswered)?;
         let root = format!("callboard.v1.{}", self.pool);
         let orders = format!("{root}.to.{}.*", self.id);
         let incarnation = uuid::Uuid::new_v4().to_string();
@@ -177,11 +185,7 @@ impl Setup {
             wake,
             state: Mutex::default(),
         });
-        let mut orders = agent
-            .client
-            .subscribe(orders)
-            .await
-            .map_err(|error| Failure::Unanswered(error.to_string()))?;
+        let mut orders = agent.client.subscribe(orders).await.map_err(unanswered)?;
         let listening = agent.clone();
         tokio::spawn(async move {
             while let Some(message) = orders.next().await {
@@ -357,8 +361,7 @@ impl Agent {
             state.registered = false;
             return Ok(Duration::ZERO);
         }
-        let pulse: Pulse = serde_json::from_slice(&answer?)
-            .map_err(|error| Failure::Unanswered(error.to_string()))?;
+        let pulse: Pulse = serde_json::from_slice(&answer?).map_err(unanswered)?;
         if pulse.epoch < state.epoch && !(verb == "register" && state.lease_lost) {
             return Err(Failure::Unanswered("an owner that is no more".into()));
         }
@@ -535,7 +538,7 @@ impl Agent {
             .client
             .send_request(self.from(verb), request)
             .await
-            .map_err(|error| Failure::Unanswered(error.to_string()))?;
+            .map_err(unanswered)?;
         let headers = message.headers.as_ref();
         if headers
             .and_then(|headers| headers.get("Nats-Service-Error-Code"))
@@ -543,8 +546,7 @@ impl Agent {
         {
             return Ok(message.payload.to_vec());
         }
-        let answer: Value = serde_json::from_slice(&message.payload)
-            .map_err(|error| Failure::Unanswered(error.to_string()))?;
+        let answer: Value = serde_json::from_slice(&message.payload).map_err(unanswered)?;
         let error = &answer["error"];
         Err(Failure::Refused {
             code: error["code"].as_str().unwrap_or_default().into(),
@@ -570,6 +572,10 @@ impl Agent {
     fn from(&self, verb: &str) -> String {
         format!("{}.agent.{}.{verb}", self.root, self.setup.id)
     }
+}
+
+fn unanswered(why: impl fmt::Display) -> Failure {
+    Failure::Unanswered(why.to_string())
 }
 
 fn is_result_refused(error: &Failure) -> bool {

@@ -28,7 +28,8 @@ export type Handler = (task: Task) => Promise<Json> | Json;
 export interface AgentOptions {
   id: string;
   pool?: string;
-  servers?: string;
+  /** `nats://host:port`, with `token@` or `user:password@` before the host to sign in. */
+  server?: string;
   slots?: number;
   handlers: Record<string, Handler>;
 }
@@ -100,7 +101,7 @@ export class Agent {
   /** Serves until it is told to finish or to shut down; rejects when a newer process has its id. */
   async run(): Promise<void> {
     this.nc = await connect({
-      servers: this.options.servers ?? "nats://127.0.0.1:4222",
+      ...addressOf(this.options.server ?? "nats://127.0.0.1:4222"),
       name: `callboard agent ${this.options.id}`,
       inboxPrefix: `_INBOX.${this.options.id}`, // the one inbox that an agent's user may listen to
       waitOnFirstConnect: true,
@@ -329,6 +330,13 @@ export class Agent {
   private async hurryOnReconnect(): Promise<void> {
     for await (const status of this.nc.status()) if (status.type === "reconnect") this.wake();
   }
+}
+
+/** The client takes who signs in apart from the server. */
+function addressOf(server: string): { servers: string; user?: string; pass?: string; token?: string } {
+  const { host, username, password } = new URL(server);
+  if (password) return { servers: host, user: decodeURIComponent(username), pass: decodeURIComponent(password) };
+  return username ? { servers: host, token: decodeURIComponent(username) } : { servers: host };
 }
 
 function respond(message: Msg, body: object): void {

@@ -6,7 +6,7 @@ const { env } = process;
 const agent = new Agent({
   id: env.CALLBOARD_AGENT_ID ?? "typescript-1",
   pool: env.CALLBOARD_POOL ?? "default",
-  servers: env.NATS_URL ?? "nats://127.0.0.1:4222",
+  server: env.NATS_URL ?? "nats://127.0.0.1:4222",
   slots: Number(env.CALLBOARD_SLOTS ?? "1"),
   handlers: {
     echo: (task: Task) => ({ echo: task.payload }),

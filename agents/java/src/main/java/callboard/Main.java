@@ -3,7 +3,6 @@ package callboard;
 import com.google.gson.JsonElement;
 import com.google.gson.JsonObject;
 import java.util.Map;
-import java.util.concurrent.CountDownLatch;
 
 /** An agent with three task types; the process ends when the agent has left. */
 public final class Main {
@@ -35,25 +34,23 @@ public final class Main {
             setting("CALLBOARD_POOL", "default"),
             Integer.parseInt(setting("CALLBOARD_SLOTS", "1")),
             Map.of("echo", Main::echo, "sleep", Main::sleep, "fail", Main::fail));
-    CountDownLatch left = new CountDownLatch(1);
-    Runtime.getRuntime().addShutdownHook(new Thread(() -> finish(agent, left)));
+    Thread main = Thread.currentThread();
+    Runtime.getRuntime().addShutdownHook(new Thread(() -> finish(agent, main)));
     int status = 0;
     try {
       agent.run(setting("NATS_URL", "nats://127.0.0.1:4222"));
     } catch (Exception error) {
       System.err.println(error.getMessage());
       status = 1;
-    } finally {
-      left.countDown();
     }
-    Runtime.getRuntime().halt(status); // a signal would make it 143 though all went well
+    Runtime.getRuntime().halt(status); // after a signal the exit status would be 143 though all went well
   }
 
-  /** On SIGTERM and SIGINT: the machine waits for its hooks, so this one waits for the agent. */
-  private static void finish(Agent agent, CountDownLatch left) {
+  /** On SIGTERM and SIGINT: the machine waits for its hooks, so this one waits for the agent's end. */
+  private static void finish(Agent agent, Thread main) {
     agent.finish();
     try {
-      left.await();
+      main.join();
     } catch (InterruptedException impatient) {
       Thread.currentThread().interrupt();
     }
