@@ -11,6 +11,7 @@ import sys
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from textwrap import shorten
 from typing import Final
 
 import msgspec
@@ -31,6 +32,7 @@ from callboard.bus.child import EmbeddedServerError
 
 REASONS: Final = (NotInstalledError, SeatError, EmbeddedServerError, OSError, RuntimeError, TimeoutError)
 PROBE_S: Final = 2.0
+LONGEST_REASON: Final = 200
 
 
 async def compare(systems: list[System], effort: Effort, rounds: int, console: Console) -> Report:
@@ -67,7 +69,7 @@ def _say(status: Status, heading: str, what: str) -> None:
 
 
 def _skip(system: System, outcome: Outcome, error: Exception, console: Console) -> None:
-    outcome.skipped = f"{type(error).__name__}: {error}".replace("\n", " ")
+    outcome.skipped = shorten(f"{type(error).__name__}: {error}", LONGEST_REASON)
     console.print(f"skipped: {system.name}: {outcome.skipped}", style="red")
 
 

@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from benchmarks.bed import DRIVERS, REPOSITORY, scratch
 from benchmarks.compare.brokers import Running, running
@@ -94,10 +94,7 @@ async def survive(system: System, effort: Effort) -> Survival:
         ledger.touch(mode=0o666)
         async with running(system, directory) as servers:
             extra = {"BENCH_LEDGER": str(ledger)}
-            if system.installs_first:
-                async with _worker(system, servers, directory, extra), _seat(system, servers, directory, extra) as seat:
-                    await _ready(seat)
-                ledger.write_text("")
+            await _install(system, servers)
             async with _seat(system, servers, directory, extra) as seat:
                 answer = await seat.order("submit", within_s=GRACE_S + effort.seconds, tasks=effort.survivors)
                 await servers.crash()
@@ -124,13 +121,25 @@ async def _counted(ledger: Path, most: int) -> set[str]:
     return seen
 
 
-async def _ready(seat: Seat) -> None:
-    await seat.order("one_by_one", within_s=READY_WITHIN_S, tasks=1, callers=1, seconds=READY_WITHIN_S)
+async def _install(system: System, servers: Running) -> None:
+    if not system.has_tables:
+        return
+    process = await asyncio.create_subprocess_exec(*await _command(system, "install"), env=_environment(servers, None))
+    try:
+        async with asyncio.timeout(READY_WITHIN_S):
+            code = await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if code:
+        raise RuntimeError(f"{system.name}: its tables could not be made")
 
 
 @contextlib.asynccontextmanager
 async def _staffed(system: System, servers: Running, directory: Path) -> AsyncIterator[tuple[Seat, Child | None]]:
-    """A worker and a client; the worker first, as some make their tables."""
+    """Its tables, a worker and a client."""
+    await _install(system, servers)
     async with _worker(system, servers, directory) as worker, _seat(system, servers, directory) as seat:
         yield seat, worker
 
@@ -142,9 +151,8 @@ async def _worker(
     if not system.has_worker:
         yield None
         return
-    python = await python_of(system.requirements)
     child = await Child.spawn(
-        [python, "-m", f"{DRIVERS}.{system.driver}", "worker"],
+        await _command(system, "worker"),
         name="worker",
         log=directory / "worker.log",
         cwd=directory,
@@ -160,9 +168,13 @@ async def _worker(
 async def _seat(
     system: System, servers: Running, directory: Path, extra: dict[str, str] | None = None
 ) -> AsyncIterator[Seat]:
-    command: list[Any] = [await python_of(system.requirements), "-m", f"{DRIVERS}.{system.driver}", "client"]
+    command = await _command(system, "client")
     async with seated(command, env=_environment(servers, extra), cwd=directory, log=directory / "client.log") as seat:
         yield seat
+
+
+async def _command(system: System, role: str) -> list[str]:
+    return [str(await python_of(system.requirements)), "-m", f"{DRIVERS}.{system.driver}", role]
 
 
 def _environment(servers: Running, extra: dict[str, str] | None) -> dict[str, str]:

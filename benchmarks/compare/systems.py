@@ -25,7 +25,7 @@ class System:
         requirements: the file in `requirements`, and the virtual environment; none: ours.
         broker: what it keeps its tasks in.
         has_worker: whether the harness starts its worker process, or its own server does.
-        installs_first: the worker makes the tables, so that it starts before the client.
+        has_tables: whether its driver has an `install` that makes them.
         bulk: the bulk call.
         note: what must be known.
         required: the run fails when it cannot be run.
@@ -36,7 +36,7 @@ class System:
     requirements: str | None
     broker: Broker
     has_worker: bool = True
-    installs_first: bool = False
+    has_tables: bool = False
     bulk: str
     note: str
     required: bool = False
@@ -58,7 +58,7 @@ SYSTEMS: Final = (
         driver="pgqueuer_driver",
         requirements="pgqueuer",
         broker=Broker.POSTGRES,
-        installs_first=True,
+        has_tables=True,
         bulk="enqueue, lists",
         note="the same Postgres, fsync; keeps no results: the status is read",
         required=True,
@@ -94,7 +94,7 @@ SYSTEMS: Final = (
         driver="procrastinate_driver",
         requirements="procrastinate",
         broker=Broker.POSTGRES,
-        installs_first=True,
+        has_tables=True,
         bulk="batch_defer",
         note="the same Postgres, fsync; keeps no results: the status is read",
     ),

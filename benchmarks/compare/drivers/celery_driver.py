@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from benchmarks.compare.drivers.seat import BULK, RESULT, BlockingClient, obey, work
+from benchmarks.compare.drivers.seat import BULK, MOST_CALLERS, RESULT, BlockingClient, obey, work
 from celery import Celery
 from celery.result import AsyncResult, ResultSet
 
@@ -15,7 +15,12 @@ WAIT_S = 60
 app = Celery("bench", broker=URL, backend=URL)
 # Acknowledged after the task, as in every other system here: what a dying worker held runs again.
 app.conf.update(
-    task_acks_late=True, worker_prefetch_multiplier=64, result_expires=3600, broker_connection_retry_on_startup=True
+    task_acks_late=True,
+    worker_prefetch_multiplier=64,
+    result_expires=3600,
+    broker_connection_retry_on_startup=True,
+    broker_pool_limit=MOST_CALLERS,
+    redis_max_connections=4 * MOST_CALLERS,
 )
 
 

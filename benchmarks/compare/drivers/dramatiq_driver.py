@@ -11,14 +11,17 @@ from dramatiq.brokers.redis import RedisBroker
 from dramatiq.message import Message
 from dramatiq.results import Results
 from dramatiq.results.backends import RedisBackend
+from redis import Redis
 
 URL = os.environ["REDIS_URL"]
 WAIT_MS = 60_000
 THREADS = 8
 """Of the one worker process: its default."""
+CONNECTIONS = 600
+"""A blocking read holds one for each caller."""
 
-broker = RedisBroker(url=URL)
-broker.add_middleware(Results(backend=RedisBackend(url=URL)))
+broker = RedisBroker(client=Redis.from_url(URL, max_connections=CONNECTIONS))
+broker.add_middleware(Results(backend=RedisBackend(client=Redis.from_url(URL, max_connections=CONNECTIONS))))
 dramatiq.set_broker(broker)
 
 

@@ -12,7 +12,7 @@ from datetime import timedelta
 import asyncpg
 import uvloop
 from benchmarks.compare.drivers.seat import BULK, RESULT, Client, obey, work
-from pgqueuer import AsyncpgPoolDriver, Job, PgQueuer, Queries
+from pgqueuer import AsyncpgDriver, AsyncpgPoolDriver, Job, PgQueuer, Queries
 from pgqueuer.core.completion import CompletionWatcher
 
 URL = os.environ["DATABASE_URL"]
@@ -50,11 +50,16 @@ class Pgqueuer(Client):
         return sum(status == "successful" for status in await asyncio.gather(*waiting))
 
 
+async def install() -> None:
+    """Make the tables."""
+    connection = await asyncpg.connect(URL)
+    await Queries(AsyncpgDriver(connection)).install()
+    await connection.close()
+
+
 async def worker() -> None:
     """One process, many tasks at once."""
     queuer = PgQueuer.from_asyncpg_pool(await asyncpg.create_pool(URL, min_size=4, max_size=CONNECTIONS))
-    if not await queuer.qm.queries.schema_is_installed():
-        await queuer.qm.queries.install()
 
     @queuer.entrypoint("noop")
     async def noop(job: Job) -> None:
@@ -64,4 +69,4 @@ async def worker() -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(obey(Pgqueuer()) if sys.argv[1] == "client" else worker())
+    uvloop.run({"client": lambda: obey(Pgqueuer()), "worker": worker, "install": install}[sys.argv[1]]())

@@ -68,13 +68,17 @@ class Procrastinate(Client):
                         self.waiting.pop(job).set_result(RESULT if status == "succeeded" else status)
 
 
+async def install() -> None:
+    """Make the tables."""
+    async with app.open_async():
+        await app.schema_manager.apply_schema_async()
+
+
 async def worker() -> None:
     """One process, many tasks at once."""
     async with app.open_async():
-        if not await app.check_connection_async():
-            await app.schema_manager.apply_schema_async()
         await app.run_worker_async(queues=["bench"], concurrency=CONNECTIONS)
 
 
 if __name__ == "__main__":
-    uvloop.run(obey(Procrastinate()) if sys.argv[1] == "client" else worker())
+    uvloop.run({"client": lambda: obey(Procrastinate()), "worker": worker, "install": install}[sys.argv[1]]())

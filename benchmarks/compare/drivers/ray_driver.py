@@ -6,8 +6,12 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import ray
 from benchmarks.compare.drivers.seat import BULK, RESULT, BlockingClient, obey, work
+
+# Ray takes the machine's outer address unless it is told that there is no cluster: all traffic stays on loopback.
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+
+import ray
 
 ADDRESS = urlsplit(os.environ["SERVER_URL"]).netloc
 

@@ -18,11 +18,11 @@ broker = PullBasedJetStreamBroker(
 ).with_result_backend(NATSObjectStoreResultBackend(servers=[URL]))
 
 
-@broker.task
+@broker.task(task_name="noop")
 async def noop(text: str) -> str:
     """The task."""
     return work(text)
 
 
 if __name__ == "__main__":
-    serve("benchmarks.compare.drivers.taskiq_nats_driver", broker, noop)
+    serve("benchmarks.compare.drivers.taskiq_nats_driver", broker, noop, looks=500)
