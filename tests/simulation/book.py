@@ -4,10 +4,12 @@
 - Attempts rise by one, each has its one end, and no agent holds more than its slots.
 - A result is of the current attempt, from its own agent and incarnation, or of a client that gave it.
 - `recorded`, `created` and `cancelled` are said after the commit only.
+- A task runs once, again when an attempt of it failed or timed out, and else only because of a fault.
 """
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import msgspec
 from tests.simulation.world import World
@@ -17,6 +19,9 @@ from callboard.orchestrator.core.model import EndedAttempt
 from callboard.schemas.vocabulary import HELD_TASK_STATES, Outcome, TaskState
 
 BY_HAND = b'"by hand"'
+GIVEN_UP = frozenset({Outcome.CRASHED, Outcome.TIMED_OUT, Outcome.UNDELIVERED, Outcome.RELEASED})
+AFTERMATH_MS = 10_000
+"""How long after a fault its consequences may show: a lease, a suspicion, the back-off of a heartbeat."""
 
 
 @dataclass(slots=True)
@@ -31,21 +36,42 @@ class Line:
     result: bytes | None = None
 
 
+class Run(NamedTuple):
+    """A handler was started."""
+
+    at_ms: int
+    attempt: int
+    agent_id: str
+
+
+class Blame(NamedTuple):
+    """Something that may make a task run again."""
+
+    from_ms: int
+    until_ms: int
+    agent_id: str | None
+    """Whom it concerns; `None`: everybody."""
+
+
 class Book:
     """All tasks that ever were committed, and what was said of them."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, *, adopts_late: bool) -> None:
+        self.adopts_late = adopts_late
         self._world = world
         self.lines: dict[str, Line] = {}
+        self.live: dict[str, Line] = {}
+        """Those that are not final."""
         self.slots: dict[str, int] = {}
         self.max_attempts: dict[str, int] = {}
         self.keys: dict[str, tuple[str, int]] = {}
         """The concurrency key and limit of tasks that have one."""
         self.accepted: set[str] = set()
         self.by_hand: set[str] = set()
-        self.started: Counter[tuple[str, int]] = Counter()
+        self.runs: dict[str, list[Run]] = {}
         self.failures: Counter[str] = Counter()
         self._held: Counter[str] = Counter()
+        self._blames: list[Blame] = []
 
     # Commits.
 
@@ -86,17 +112,17 @@ class Book:
         if (line is None) != (change.new is not None):
             fail(f"{task_id} is inserted twice, or written before it exists", about=task_id)
         if line is None:
-            line = self.lines[task_id] = Line(TaskState.QUEUED, 0, 0, None)
+            line = self.lines[task_id] = self.live[task_id] = Line(TaskState.QUEUED, 0, 0, None)
         self._world.note("committed", task_id, columns.state.value, columns.attempt, columns.agent_id)
         if line.state.is_final:
             fail(f"{task_id} was {line.state}, and is written again as {columns.state}", about=task_id)
         # Progress alone makes no new version.
         if columns.version < line.version + (columns.state is not line.state):
             fail(f"{task_id} goes from version {line.version} to {columns.version}", about=task_id)
-        numbers = [end.attempt for end in change.ended]
-        if numbers != list(range(len(line.ends) + 1, len(line.ends) + len(numbers) + 1)):
-            fail(f"{task_id} ends attempts {numbers} after {len(line.ends)}", about=task_id)
-        line.ends += change.ended
+        ends = self._without_adopted([*line.ends, *change.ended], change)
+        if [end.attempt for end in ends] != list(range(1, len(ends) + 1)):
+            fail(f"{task_id} ends attempts {change.ended} after {len(line.ends)}", about=task_id)
+        line.ends = ends
         is_held = columns.state in HELD_TASK_STATES
         if columns.attempt != len(line.ends) + is_held:
             fail(f"{task_id} is {columns.state} in attempt {columns.attempt}, {len(line.ends)} ended", about=task_id)
@@ -109,10 +135,24 @@ class Book:
         line.state, line.attempt, line.version = columns.state, columns.attempt, columns.version
         line.agent_id = columns.agent_id
         if change.ending is not None:
+            del self.live[task_id]
             line.result = change.ending.result
             self._check_end(change, line)
         elif columns.state.is_final:
             fail(f"{task_id} is {columns.state} without an end", about=task_id)
+
+    def _without_adopted(self, ends: list[EndedAttempt], change: TaskChange) -> list[EndedAttempt]:
+        """The ends, one to an attempt: a success that came late takes the place of the attempt's first end."""
+        if len(ends) < 2 or ends[-1].attempt != ends[-2].attempt:
+            return ends
+        first, last = ends[-2:]
+        is_one = (first.agent_id, first.incarnation) == (last.agent_id, last.incarnation)
+        is_late_success = first.outcome in GIVEN_UP and last.outcome is Outcome.SUCCEEDED
+        if not (self.adopts_late and is_one and is_late_success and change.columns.state is TaskState.SUCCEEDED):
+            task_id = change.columns.task_id
+            self._world.fail(f"{task_id} ends an attempt twice: {first} and {last}", about=task_id)
+        self._world.tally["late success"] += 1
+        return [*ends[:-2], last]
 
     def _check_end(self, change: TaskChange, line: Line) -> None:
         columns = change.columns
@@ -158,13 +198,44 @@ class Book:
         if line is None or line.state is not state:
             self._world.fail(f"{task_id} was said to be {state}, and is {line}", about=task_id)
 
+    # Executions.
+
+    def ran(self, task_id: str, attempt: int, agent_id: str) -> None:
+        """A handler was started."""
+        self.runs.setdefault(task_id, []).append(Run(self._world.now_ms, attempt, agent_id))
+
+    def blame(self, agent_id: str | None, lasts_ms: int = 0) -> None:
+        """Something happened that may make a task run again."""
+        now_ms = self._world.now_ms
+        self._blames.append(Blame(now_ms, now_ms + lasts_ms + AFTERMATH_MS, agent_id))
+
+    def check_runs(self) -> None:
+        """Every execution beyond the first has its cause: an end that asks for another, or a fault."""
+        for task_id, runs in self.runs.items():
+            ends = self.lines[task_id].ends
+            wanted = 1 + sum(end.outcome in {Outcome.FAILED, Outcome.TIMED_OUT} for end in ends)
+            extra = len(runs) - wanted
+            if extra > 0 and extra > (faults := self._faults(runs)):
+                self._world.fail(f"{task_id} ran {len(runs)} times, {wanted} wanted, {faults} faults", about=task_id)
+            self._world.tally["executed again"] += max(extra, 0)
+
+    def _faults(self, runs: list[Run]) -> int:
+        """How many faults could have made this task run again."""
+        agents = {run.agent_id for run in runs}
+        return sum(
+            blame.from_ms <= runs[-1].at_ms
+            and blame.until_ms >= runs[0].at_ms
+            and (blame.agent_id is None or blame.agent_id in agents)
+            for blame in self._blames
+        )
+
     # The end.
 
     @property
     def is_drained(self) -> bool:
         """Whether every committed task is final."""
-        return all(line.state.is_final for line in self.lines.values())
+        return not self.live
 
     def unfinished(self) -> list[str]:
         """Tasks that are not final."""
-        return [task_id for task_id, line in self.lines.items() if not line.state.is_final]
+        return list(self.live)

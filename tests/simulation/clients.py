@@ -5,55 +5,49 @@ from typing import Final
 
 import msgspec
 from tests.simulation.book import BY_HAND, Book
+from tests.simulation.fleet import Serve
 from tests.simulation.network import Network
+from tests.simulation.plan import Wish
 from tests.simulation.world import World
 
 from callboard.orchestrator.core import events as ev
 from callboard.schemas.errors import OrchestratorError
-from callboard.schemas.tasks import DEFAULT_MAX_ATTEMPTS, Backoff, Requirements, SubmitAnswer, TaskChange, TaskSpec
-from callboard.schemas.vocabulary import TaskAssignmentStrategy, TaskPriority, TaskState
+from callboard.schemas.tasks import DEFAULT_MAX_ATTEMPTS, SubmitAnswer, TaskChange, TaskSpec
+from callboard.schemas.vocabulary import TaskState
 
-Answer = Callable[[object], None]
-EventOf = Callable[[Answer], ev.Event]
+EventOf = Callable[[object], ev.Event]
 
 NAME: Final = "client"
 PATIENCE_MS: Final = 1_500
 PAUSE_MS: Final = 400
-BACKOFF: Final = Backoff(initial_ms=100, max_ms=2_000)
-RISKY: Final = ("ok", "ok", "ok", "slow", "flaky", "hang", "poison")
-CALM: Final = ("ok", "ok", "flaky")
 
 
 class Clients:
     """Everyone who asks something of tasks."""
 
-    def __init__(self, world: World, network: Network, book: Book, serve: Callable[[ev.Event], None]) -> None:
+    def __init__(self, world: World, network: Network, book: Book, serve: Serve) -> None:
         self._world, self._network, self._book, self._serve = world, network, book, serve
         self._ids = 0
         self._task_of_key: dict[str, str] = {}
 
-    def spec(self, number: int, capabilities: tuple[str, ...], *, calm: bool) -> TaskSpec:
-        """A task as somebody may want it; what could never end has a limit."""
-        world = self._world
-        kind = world.rng.choice(CALM if calm else RISKY)
-        limited = kind == "hang"
-        needs = Requirements(capabilities=[world.rng.choice(capabilities)]) if world.chance(0.3) else None
-        keyed = world.chance(0.3)
-        return TaskSpec(
-            type=kind,
-            key=f"key-{number}" if world.chance(0.7) else None,
-            priority=world.rng.choice(list(TaskPriority)),
-            requires=needs,
-            concurrency_key=world.rng.choice(["K", "L"]) if keyed else None,
-            concurrency_limit=world.between(1, 2) if keyed else None,
-            strategy=world.rng.choice([None, *TaskAssignmentStrategy]),
-            max_attempts=world.between(1, 5),
-            backoff=BACKOFF,
-            run_timeout_ms=world.between(500, 3_000) if limited else None,
-            progress_timeout_ms=2_000 if limited and world.chance(0.5) else None,
-            ttl_ms=world.between(500, 20_000) if not calm and world.chance(0.15) else None,
-            delay_ms=world.between(1, 3_000) if world.chance(0.15) else None,
-        )
+    def want(self, wish: Wish) -> None:
+        """Have a wish, and what follows from it."""
+        later, spec = self._world.after, wish.spec
+
+        def accepted(task_id: str) -> None:
+            if wish.cancel_ms is not None:
+                later(wish.cancel_ms, lambda: self.cancel(task_id))
+            if wish.finish_ms is not None:
+                later(wish.finish_ms, lambda: self.finish(task_id))
+
+        def begin() -> None:
+            self.submit(spec, accepted)
+            if wish.again_ms is not None:
+                later(wish.again_ms, lambda: self.submit(spec))
+            if wish.conflict_ms is not None:
+                later(wish.conflict_ms, lambda: self.conflict(spec))
+
+        later(wish.at_ms, begin)
 
     def submit(self, spec: TaskSpec, then: Callable[[str], None] | None = None) -> None:
         """Submit; with a key, until it is answered."""
@@ -69,7 +63,7 @@ class Clients:
     def _submission(self, spec: TaskSpec) -> EventOf:
         digest, spec_json = spec.content_digest(), spec.without_payload()
 
-        def event_of(answer: Answer) -> ev.TaskSubmitted:
+        def event_of(answer: object) -> ev.TaskSubmitted:
             # A message that arrives twice is two submissions, as the orchestrator sees it.
             self._ids += 1
             task_id = f"00000000-0000-7000-8000-{self._ids:012}"
@@ -140,4 +134,4 @@ class Clients:
         self._ask(event_of, answered)
 
     def _ask(self, event_of: EventOf, answered: Callable[[object | None], None]) -> None:
-        self._network.ask(NAME, lambda answer: self._serve(event_of(answer)), answered, patience_ms=PATIENCE_MS)
+        self._network.ask(NAME, lambda answer: self._serve(event_of, answer), answered, patience_ms=PATIENCE_MS)

@@ -5,13 +5,13 @@ What a handler does is in its task's type: `ok` and `slow` succeed, `flaky` fail
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 from tests.simulation.book import Book
 from tests.simulation.network import Network
-from tests.simulation.world import World
+from tests.simulation.plan import Member
+from tests.simulation.world import LocalClock, World
 
 from callboard.agents.session import Session, SessionConfig
 from callboard.agents.session import effects as do
@@ -31,30 +31,23 @@ from callboard.schemas.errors import OrchestratorError, StaleAttemptError
 from callboard.schemas.tasks import AttemptRef, TaskError
 from callboard.schemas.vocabulary import Outcome
 
-Serve = Callable[[ev.Event], None]
-TYPES: Final = ("ok", "slow", "flaky", "hang", "poison")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
-    """An agent as it is configured."""
-
-    agent_id: str
-    slots: int
-    capabilities: tuple[str, ...] = ()
-    types: frozenset[str] | None = None
+Answer = Callable[[object, str], None]
+Serve = Callable[[Callable[[object], ev.Event], Answer | None], None]
+"""Publish a request: how its event is made for whoever takes it in, and the way to answer."""
+_BELIEVED: Final = (do.StartHandler, do.CancelHandler, do.Acknowledge)
 
 
 class Process:
     """One incarnation: a session, its handlers, and the bus between it and the owner."""
 
-    def __init__(self, fleet: "Fleet", member: Member, number: int) -> None:
+    def __init__(self, fleet: "Fleet", member: Member, number: int, rate: float) -> None:
         self.member = member
         self.incarnation = f"{member.agent_id}-{number}"
         self.is_alive = True
         self._fleet, self._world, self._network = fleet, fleet.world, fleet.network
         self._paused: list[av.Event] | None = None
         self._alarm_ms = 0
+        self._clock = LocalClock(self._world, rate)
         self._replies: dict[str, Callable[[AssignAnswer], None]] = {}
         seed = self._world.between(0, 2**32)
         self.session = Session(SessionConfig(slots=member.slots, types=member.types, seed=seed))
@@ -67,12 +60,28 @@ class Process:
         if self._paused is not None:
             self._paused.append(event)
             return
-        for effect in self.session.handle(event, self._world.now_ms):
+        known = self.session._presence.epoch
+        effects = self.session.handle(event, self._clock.ms())
+        self._check_epoch(event, known, effects)
+        for effect in effects:
             self._perform(effect)
         due_ms = self.session.next_due_ms()
-        if due_ms is not None and not self._world.now_ms < self._alarm_ms <= due_ms:
-            self._alarm_ms = due_ms
-            self._world.after(max(due_ms - self._world.now_ms, 1), lambda: self.tell(av.TimeAdvanced()))
+        if due_ms is not None:
+            at_ms = self._world.now_ms + self._clock.delay_ms(due_ms - self._clock.ms())
+            if not self._world.now_ms < self._alarm_ms <= at_ms:
+                self._alarm_ms = at_ms
+                self._world.after(at_ms - self._world.now_ms, lambda: self.tell(av.TimeAdvanced()))
+
+    def _check_epoch(self, event: av.Event, known: int, effects: list[do.Effect]) -> None:
+        """No former owner is obeyed, and epochs rise."""
+        if self.session._presence.epoch < known:
+            self._world.fail(f"{self.incarnation} went from epoch {known} to {self.session._presence.epoch}")
+        message = getattr(event, "offer", None) or getattr(event, "answer", event)
+        epoch = getattr(message, "epoch", known)
+        if epoch < known:
+            self._world.tally["a lower epoch heard"] += 1
+            if any(isinstance(effect, _BELIEVED) for effect in effects):
+                self._world.fail(f"{self.incarnation} knows epoch {known}, and obeys one of {epoch}")
 
     def offer(self, offer: Assign, answer: Callable[[AssignAnswer], None]) -> None:
         """An offer arrives."""
@@ -113,7 +122,7 @@ class Process:
                     patience_ms=timeout_ms,
                 )
             case do.AnswerOffer(reply=reply, answer=answer):
-                self._replies[reply](answer)
+                self._replies[str(reply)](answer)
             case do.StartHandler(ref=ref, offer=offer):
                 self._start(ref, offer)
             case do.CancelHandler(ref=ref):
@@ -126,17 +135,17 @@ class Process:
                 pass
 
     def _say(self, event: ev.Event) -> None:
-        self._network.from_(self.member.agent_id, lambda: self._fleet.serve(event))
+        self._network.from_(self.member.agent_id, lambda: self._fleet.serve(lambda _: event, None))
 
     def _ask(
         self,
-        event_of: Callable[[Callable[[object], None]], ev.Event],
+        event_of: Callable[[object], ev.Event],
         on_answer: Callable[[object | None], None],
         *,
         patience_ms: int,
     ) -> None:
         self._network.ask(
-            self.member.agent_id, lambda answer: self._fleet.serve(event_of(answer)), on_answer, patience_ms=patience_ms
+            self.member.agent_id, lambda answer: self._fleet.serve(event_of, answer), on_answer, patience_ms=patience_ms
         )
 
     def _register(self, call: int, running: tuple[AttemptRef, ...], *, draining: bool, patience_ms: int) -> None:
@@ -187,7 +196,7 @@ class Process:
         ref = effect.ref
         outcome = Outcome.SUCCEEDED if isinstance(effect, do.SendComplete) else Outcome.FAILED
 
-        def event_of(answer: Callable[[object], None]) -> ev.Event:
+        def event_of(answer: object) -> ev.Event:
             about: dict[str, Any] = {
                 "ticket": answer,
                 "agent_id": self.member.agent_id,
@@ -219,7 +228,7 @@ class Process:
     def _start(self, ref: AttemptRef, offer: Assign) -> None:
         world = self._world
         world.note("started", ref.task_id, ref.attempt, offer.type, "by", self.incarnation)
-        self._fleet.book.started[ref.task_id, ref.attempt] += 1
+        self._fleet.book.ran(ref.task_id, ref.attempt, self.member.agent_id)
         match offer.type:
             case "hang":
                 return
@@ -240,12 +249,18 @@ class Process:
 
 
 class Fleet:
-    """All agents, each with at most one process that is alive."""
+    """All agents, each with at most one process that is alive.
 
-    def __init__(self, world: World, network: Network, book: Book, serve: Serve) -> None:
+    Args:
+        rate: draws the rate of a process's clock.
+    """
+
+    def __init__(self, world: World, network: Network, book: Book, serve: Serve, rate: Callable[[], float]) -> None:
         self.world, self.network, self.book, self.serve = world, network, book, serve
         self.processes: dict[str, Process] = {}
+        self.on_ended: Callable[[Process], None] = self.start_again
         self._started: dict[str, int] = {}
+        self._rate = rate
 
     def join(self, member: Member) -> None:
         """Start a process for `member`; an older one of it is gone."""
@@ -255,17 +270,22 @@ class Fleet:
         number = self._started[member.agent_id] = self._started.get(member.agent_id, 0) + 1
         self.book.slots[member.agent_id] = member.slots
         self.world.note("WEATHER process", f"{member.agent_id}-{number}", "starts")
-        self.processes[member.agent_id] = Process(self, member, number)
+        self.processes[member.agent_id] = Process(self, member, number, self._rate())
 
     def kill(self, process: Process) -> None:
         """SIGKILL; its supervisor starts another one."""
         if process.is_alive:
             self.world.note("WEATHER process", process.incarnation, "is killed")
+            self.book.blame(process.member.agent_id)
             self.ended(process)
 
     def ended(self, process: Process) -> None:
         """The process is gone, one way or another."""
         process.is_alive = False
+        self.on_ended(process)
+
+    def start_again(self, process: Process) -> None:
+        """A supervisor's work."""
         self.world.after(self.world.between(100, 4_000), lambda: self._again(process))
 
     def _again(self, process: Process) -> None:
@@ -277,9 +297,9 @@ class Fleet:
         for process in self.processes.values():
             process.tell(event)
 
-    # What the owner says to agents.
+    # What an owner says to agents.
 
-    def offer(self, agent_id: str, offer: Assign, post: Callable[[ev.Event], None]) -> None:
+    def offer(self, agent_id: str, offer: Assign, post: Callable[[ev.Event], None], *, sender: str) -> None:
         """Send `assign`; what becomes of it is posted to the owner who sent it."""
         held = (offer.task_id, offer.attempt)
 
@@ -288,24 +308,30 @@ class Fleet:
             self.network.from_(agent_id, lambda: post(event))
 
         def arrive() -> None:
-            process = self.processes[agent_id]
-            if process.is_alive:
+            process = self.processes.get(agent_id)
+            if process is not None and process.is_alive:
                 process.offer(offer, answer)
             else:
                 post(ev.OfferUndeliverable(agent_id=agent_id, held=held))
 
-        self.network.to(agent_id, arrive)
+        self.network.to(agent_id, arrive, sender=sender)
 
-    def cancel(self, agent_id: str, epoch: int, task_id: str, attempt: int) -> None:
+    def cancel(self, agent_id: str, epoch: int, task_id: str, attempt: int, *, sender: str) -> None:
         """Send `cancel`."""
-        ref = AttemptRef(task_id=task_id, attempt=attempt)
-        self.network.to(agent_id, lambda: self.processes[agent_id].tell(av.CancelArrived("", epoch, ref)))
+        self._order(agent_id, av.CancelArrived("", epoch, AttemptRef(task_id=task_id, attempt=attempt)), sender)
 
-    def drain(self, agent_id: str, epoch: int) -> None:
+    def drain(self, agent_id: str, epoch: int, *, sender: str) -> None:
         """Send `drain`."""
-        self.network.to(agent_id, lambda: self.processes[agent_id].tell(av.DrainArrived("", epoch)))
+        self._order(agent_id, av.DrainArrived("", epoch), sender)
 
-    def shut_down(self, agent_id: str, epoch: int, grace_ms: int) -> None:
+    def shut_down(self, agent_id: str, epoch: int, grace_ms: int, *, sender: str) -> None:
         """Send `shutdown`."""
-        event = av.ShutdownArrived("", epoch, grace_ms)
-        self.network.to(agent_id, lambda: self.processes[agent_id].tell(event))
+        self._order(agent_id, av.ShutdownArrived("", epoch, grace_ms), sender)
+
+    def _order(self, agent_id: str, order: av.Event, sender: str) -> None:
+        def arrive() -> None:
+            process = self.processes.get(agent_id)
+            if process is not None:
+                process.tell(order)
+
+        self.network.to(agent_id, arrive, sender=sender)

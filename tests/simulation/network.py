@@ -6,18 +6,19 @@ and a limit to the patience of whoever asked; nobody learns which of them was lo
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
+from tests.simulation.plan import Noise
 from tests.simulation.world import World
+
+LATE_MS: Final = 400
+"""A message that takes so long may have been repeated, or its sender given up."""
 
 
 @dataclass(slots=True)
-class Faults:
-    """What goes wrong, as shares of messages; `slow_ms` is the most that an unlucky one is delayed."""
+class Cuts:
+    """Who is cut off."""
 
-    loss: float = 0.0
-    doubled: float = 0.0
-    slow: float = 0.0
-    slow_ms: int = 0
     deaf: set[str] = field(default_factory=set[str])
     """Names that hear nothing."""
     mute: set[str] = field(default_factory=set[str])
@@ -26,30 +27,45 @@ class Faults:
 
 
 class Network:
-    """All links are alike; a name is an agent's id, or a client's."""
+    """All links are alike; a name is an agent's id, a replica's, or a client's.
 
-    def __init__(self, world: World) -> None:
+    Args:
+        blame: told of each message of `name` that was lost or late by the noise.
+    """
+
+    def __init__(self, world: World, noise: Noise, blame: Callable[[str], None]) -> None:
         self.world = world
-        self.faults = Faults()
+        self.noise = noise
+        self.cuts = Cuts()
+        self._blame = blame
 
     def heal(self) -> None:
         """From now on nothing goes wrong."""
-        self.faults = Faults()
+        self.noise, self.cuts = Noise(), Cuts()
 
-    def to(self, name: str, deliver: Callable[[], None]) -> None:
+    def carries(self, name: str) -> bool:
+        """Whether what `name` says to itself comes back."""
+        cuts = self.cuts
+        return not (cuts.is_down or name in cuts.deaf or name in cuts.mute)
+
+    def hears(self, name: str) -> bool:
+        """Whether what is published reaches `name`."""
+        return not (self.cuts.is_down or name in self.cuts.deaf)
+
+    def to(self, name: str, deliver: Callable[[], None], *, sender: str) -> None:
         """Send towards `name`."""
-        if name not in self.faults.deaf:
-            self._send(deliver)
+        if name not in self.cuts.deaf and sender not in self.cuts.mute:
+            self._send(name, deliver)
 
     def from_(self, name: str, deliver: Callable[[], None]) -> None:
         """Send from `name`."""
-        if name not in self.faults.mute:
-            self._send(deliver)
+        if name not in self.cuts.mute:
+            self._send(name, deliver)
 
     def ask(
         self,
         name: str,
-        serve: Callable[[Callable[[object], None]], None],
+        serve: Callable[[Callable[[object, str], None]], None],
         on_answer: Callable[[object | None], None],
         *,
         patience_ms: int,
@@ -62,22 +78,30 @@ class Network:
                 is_open[0] = False
                 on_answer(answer)
 
-        def answer(message: object) -> None:
-            self.to(name, lambda: end(message))
+        def answer(message: object, sender: str) -> None:
+            self.to(name, lambda: end(message), sender=sender)
 
         self.from_(name, lambda: serve(answer))
         self.world.after(patience_ms, lambda: end(None))
 
-    def _send(self, deliver: Callable[[], None]) -> None:
-        world, faults = self.world, self.faults
-        if faults.is_down or world.chance(faults.loss):
+    def _send(self, name: str, deliver: Callable[[], None]) -> None:
+        world, noise = self.world, self.noise
+        if self.cuts.is_down:
             return
-        world.after(self._delay_ms(), deliver)
-        if world.chance(faults.doubled):
-            world.after(self._delay_ms(), deliver)
+        if world.chance(noise.loss):
+            world.tally["noise lost"] += 1
+            self._blame(name)
+            return
+        world.after(self._delay_ms(name), deliver)
+        if world.chance(noise.doubled):
+            world.tally["noise doubled"] += 1
+            world.after(self._delay_ms(name), deliver)
 
-    def _delay_ms(self) -> int:
-        faults = self.faults
-        if self.world.chance(faults.slow):
-            return self.world.between(1, faults.slow_ms)
+    def _delay_ms(self, name: str) -> int:
+        if self.world.chance(self.noise.slow):
+            delay_ms = self.world.between(1, self.noise.slow_ms)
+            if delay_ms >= LATE_MS:
+                self.world.tally["noise late"] += 1
+                self._blame(name)
+            return delay_ms
         return self.world.between(0, 2)

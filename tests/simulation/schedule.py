@@ -1,33 +1,36 @@
-"""One schedule: a fleet, its clients and an owner, some faults, and then calm weather in which everything must end.
+"""One schedule: a fleet, its clients and the replicas, some faults, and then calm weather in which everything must end.
 
 At the end: every task that was accepted, or was committed though nobody was told, is in exactly one final state; no
-slot is in use; no session holds anything. A schedule without faults is held to more: nothing ran but what had to.
+slot is in use; no session holds anything; nothing ran but what had to, and what faults can have caused. A schedule
+without faults is held to more: nothing ran twice, though the pool may have been handed over.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
-from msgspec.structs import replace
 from tests.simulation.book import Book
+from tests.simulation.bus import Announces, Message
 from tests.simulation.clients import Clients
-from tests.simulation.database import Database
-from tests.simulation.fleet import TYPES, Fleet, Member
+from tests.simulation.coverage import counting_transitions
+from tests.simulation.database import LEASE_MS, Database
+from tests.simulation.fleet import Fleet
 from tests.simulation.network import Network
 from tests.simulation.owner import Owner
-from tests.simulation.weather import Weather
+from tests.simulation.plan import WINDOW_MS, Draw, Plan
+from tests.simulation.replica import Replica
+from tests.simulation.weather import LONGEST_MS, Weather
 from tests.simulation.world import ScheduleError, World
 
 from callboard.orchestrator.core import events as ev
-from callboard.schemas.vocabulary import Outcome, TaskPriority
+from callboard.orchestrator.core.model import Agent
+from callboard.orchestrator.store.port import Lease
+from callboard.schemas.vocabulary import AgentState, Outcome
 
-WINDOW_MS: Final = 15_000
 DRAIN_MS: Final = 600_000
-CLEAN_UP_MS: Final = 20_000
-CALM_ONE_IN: Final = 8
-FLOODS: Final = 0.4
-PRIORITIES: Final = (TaskPriority.NORMAL, TaskPriority.HIGH)
-CAPABILITIES: Final = ("x", "y", "z")
+CLEAN_UP_MS: Final = 60_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,41 +42,72 @@ class Told:
     tasks: int
     calm: bool
     lasted_ms: int
+    tally: Counter[str]
 
 
 class Schedule:
-    """Everything in it, and the owner of the moment."""
+    """Everything in it."""
 
-    def __init__(self, seed: int) -> None:
-        self.world = World(seed)
-        self.book = Book(self.world)
-        self.network = Network(self.world)
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.world = World(plan.seed, plan.salt)
+        self.book = Book(self.world, adopts_late=plan.adopts_late)
+        self.network = Network(self.world, plan.noise, self.book.blame)
         self.database = Database(self.world, self.book)
-        self.fleet = Fleet(self.world, self.network, self.book, self.serve)
+        self.fleet = Fleet(self.world, self.network, self.book, self.serve, self._rate)
         self.clients = Clients(self.world, self.network, self.book, self.serve)
         self.weather = Weather(self)
-        self.is_calm = seed % CALM_ONE_IN == 0
-        self.owner = self._owner()
+        self.database.on_acquired = self._acquired
+        self._lives = 0
+        self.replicas = [self._replica(f"replica-{number}") for number in range(plan.replicas)]
 
-    def _owner(self) -> Owner:
-        return Owner(self.world, self.database, self.fleet, self.book)
+    def _rate(self) -> float:
+        return 1 + self.plan.drift * (2 * self.world.rng.random() - 1)
 
-    def serve(self, event: ev.Event) -> None:
-        """A request reaches whoever owns the pool now."""
-        if self.owner.is_alive:
-            self.owner.serve(event)
+    def _replica(self, name: str) -> Replica:
+        self._lives += 1
+        return Replica(self, name, self._lives, self._rate())
 
-    def owner_dies(self) -> None:
-        """kill -9 of the owner; another one takes over some time later."""
-        if self.owner.is_alive:
-            self.owner.kill()
-            self.world.after(self.world.between(50, 4_000), self._take_over)
+    @property
+    def owning(self) -> Replica | None:
+        """The replica with the pool's last epoch, if it is alive and knows."""
+        found = [r for r in self.replicas if r.is_alive and r.owner is not None]
+        return next((r for r in found if r.owner is not None and r.owner.lease.epoch == self.database.epoch), None)
 
-    def _take_over(self) -> None:
-        if self.database.is_down:
-            self.world.after(100, self._take_over)
-        else:
-            self.owner = self._owner()
+    def serve(self, event_of: Callable[[object], ev.Event], answer: Callable[[object, str], None] | None) -> None:
+        """A request reaches whoever has subscribed."""
+        for replica in self.replicas:
+            if self.network.hears(replica.name):
+                replica.run(partial(replica.receive, Message(event_of, answer)))
+
+    def announce(self, replica: Announces, epoch: int) -> None:
+        """Publish `event.owner`."""
+        for other in self.replicas:
+            if other is not replica:
+                hear = partial(other.run, partial(other.hear_owner, epoch))
+                self.network.to(other.name, hear, sender=replica.name)
+
+    def kill(self, replica: Replica, again_ms: int) -> None:
+        """kill -9; it is started again some time later."""
+        replica.kill()
+
+        def start() -> None:
+            self.replicas[self.replicas.index(replica)] = self._replica(replica.name)
+
+        self.world.after(again_ms, start)
+
+    def _acquired(self, lease: Lease) -> None:
+        """Nobody else believes that the pool is theirs; as long as clocks are right."""
+        slack_ms = int(LEASE_MS * self.plan.drift * 2.1) + 1 if self.plan.drift else 0
+        for replica in self.replicas:
+            owner = replica.owner
+            if replica.is_alive and owner is not None and not owner.is_over and owner.lease.holder != lease.holder:
+                self.world.after(slack_ms, partial(self._check_doubt, owner))
+
+    def _check_doubt(self, former: Owner) -> None:
+        lease = former.lease
+        if former.trust.holds and not former.is_over:
+            self.world.fail(f"{lease.holder} of epoch {lease.epoch} trusts its lease in epoch {self.database.epoch}")
 
     def run(self) -> Told:
         """Run it to its end.
@@ -82,80 +116,56 @@ class Schedule:
             ScheduleError: a rule was broken.
         """
         world = self.world
-        self._people()
-        if not self.is_calm:
-            self.weather.brew(WINDOW_MS)
+        for member in self.plan.members:
+            self.fleet.join(member)
+        for wish in self.plan.wishes:
+            self.clients.want(wish)
+        self.weather.brew()
         world.run_until(world.now_ms + WINDOW_MS)
         self.weather.clear()
-        # What began in the window may last longer than it; the weather's own timers end it.
-        world.run_until(world.now_ms + 9_000)
-        self.network.heal()
+        if not self.plan.is_calm:
+            # What began in the window may last longer than it; the weather's own timers end it.
+            world.run_until(world.now_ms + LONGEST_MS)
+            self.weather.clear()
         began_ms = world.now_ms
         if not world.run_until(began_ms + DRAIN_MS, done=self._is_done):
             unfinished = self.book.unfinished()
             world.fail(f"not drained: {unfinished}", about=min(unfinished, default=None))
         lasted_ms = world.now_ms - began_ms
-        world.run_until(world.now_ms + CLEAN_UP_MS)
+        world.run_until(world.now_ms + CLEAN_UP_MS, done=self._is_clean)
         self._check_end()
-        return Told(world.seed, world.events, len(self.book.lines), self.is_calm, lasted_ms)
-
-    def _people(self) -> None:
-        world = self.world
-        self.fleet.join(Member(agent_id="agent-0", slots=world.between(1, 3), capabilities=CAPABILITIES))
-        for number in range(1, world.between(1, 4)):
-            has = tuple(c for c in CAPABILITIES if world.chance(0.5))
-            types = frozenset(TYPES) - {"flaky"} if world.chance(0.3) and not self.is_calm else None
-            slots = world.between(1, 3)
-            self.fleet.join(Member(agent_id=f"agent-{number}", slots=slots, capabilities=has, types=types))
-        for number in range(world.between(3, 14)):
-            world.after(world.between(0, WINDOW_MS), self._story_of_a_task(number))
-        if world.chance(FLOODS):
-            began_ms = world.between(0, WINDOW_MS)
-            for number in range(100, 100 + world.between(10, 60)):
-                world.after(began_ms + world.between(0, 300), self._story_of_a_task(number, flood=True))
-
-    def _story_of_a_task(self, number: int, *, flood: bool = False) -> Callable[[], None]:
-        world, clients = self.world, self.clients
-        spec = clients.spec(number, CAPABILITIES, calm=self.is_calm)
-        if flood:
-            # All in a few lanes, so that a window is too small for them.
-            kind = world.rng.choice(TYPES[:1])
-            spec = replace(spec, type=kind, requires=None, priority=world.rng.choice(PRIORITIES))
-
-        def accepted(task_id: str) -> None:
-            if self.is_calm:
-                return
-            if world.chance(0.15):
-                world.after(world.between(0, 5_000), lambda: clients.cancel(task_id))
-            if world.chance(0.1):
-                world.after(world.between(0, 5_000), lambda: clients.finish(task_id))
-
-        def begin() -> None:
-            clients.submit(spec, accepted)
-            if spec.key is not None and world.chance(0.3):
-                world.after(world.between(0, 5_000), lambda: clients.submit(spec))
-                world.after(world.between(0, 5_000), lambda: clients.conflict(spec))
-
-        return begin
+        return Told(world.seed, world.events, len(self.book.lines), self.plan.is_calm, lasted_ms, world.tally)
 
     def _is_done(self) -> bool:
-        return self.book.is_drained and self.owner.is_alive
+        return self.book.is_drained and self.owning is not None and self.owning.is_active
+
+    def _is_clean(self) -> bool:
+        owner = None if self.owning is None else self.owning.owner
+        if owner is None or owner.machine.pool.tasks or not self.book.is_drained:
+            return False
+        holds = any(agent.holds for agent in _present(owner))
+        return not holds and not any(p.is_alive and p.session.running for p in self.fleet.processes.values())
 
     def _check_end(self) -> None:
-        world, book, pool = self.world, self.book, self.owner.machine.pool
+        world, book = self.world, self.book
+        active = [replica.holder for replica in self.replicas if replica.is_active]
+        if len(active) != 1 or self.owning is None or self.owning.owner is None:
+            world.fail(f"the pool is owned by {active}")
+        pool = self.owning.owner.machine.pool
         if not book.accepted <= book.lines.keys():
             world.fail(f"lost: {sorted(book.accepted - book.lines.keys())}")
         if not book.is_drained:
             world.fail(f"not final any more: {book.unfinished()}")
         if pool.tasks:
             world.fail(f"still in memory: {sorted(pool.tasks)}", about=min(pool.tasks))
-        for agent in pool.agents.values():
+        for agent in _present(self.owning.owner):
             if agent.holds:
                 world.fail(f"{agent.agent_id} still holds {agent.holds}", about=agent.agent_id)
         for process in self.fleet.processes.values():
             if process.is_alive and process.session.running:
                 world.fail(f"{process.incarnation} still lists {process.session.running}", about=process.incarnation)
-        if self.is_calm:
+        book.check_runs()
+        if self.plan.is_calm:
             self._check_calm()
 
     def _check_calm(self) -> None:
@@ -164,11 +174,36 @@ class Schedule:
             outcomes = {end.outcome for end in line.ends}
             if not outcomes <= {Outcome.SUCCEEDED, Outcome.FAILED}:
                 fail(f"{task_id} ended {sorted(outcomes)} in calm weather", about=task_id)
-            runs = [book.started[task_id, attempt] for attempt in range(1, line.attempt + 1)]
-            if runs != [1] * line.attempt:
-                fail(f"{task_id} ran {runs} times in calm weather", about=task_id)
+            runs = [run.attempt for run in book.runs.get(task_id, [])]
+            if runs != list(range(1, line.attempt + 1)):
+                fail(f"{task_id} ran attempts {runs} in calm weather", about=task_id)
             if len([end for end in line.ends if end.outcome is Outcome.FAILED]) != book.failures[task_id]:
                 fail(f"{task_id} failed {book.failures[task_id]} times, recorded {line.ends}", about=task_id)
+
+
+def _present(owner: Owner) -> list[Agent]:
+    """The agents that are there. One that died for good keeps what it held: nobody lists it no more."""
+    gone = {AgentState.OFFLINE, AgentState.STOPPED}
+    return [agent for agent in owner.machine.pool.agents.values() if agent.liveness not in gone]
+
+
+def run_plan(plan: Plan) -> Told:
+    """Run a plan.
+
+    Raises:
+        ScheduleError: a rule was broken; the message has the story.
+    """
+    schedule: Schedule | None = None
+    world = World(plan.seed)
+    try:
+        schedule = Schedule(plan)
+        world = schedule.world
+        with counting_transitions(world.tally):
+            return schedule.run()
+    except ScheduleError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever breaks, the seed is needed to see it again
+        world.fail(f"{type(error).__name__}: {error}")
 
 
 def run(seed: int) -> Told:
@@ -177,10 +212,4 @@ def run(seed: int) -> Told:
     Raises:
         ScheduleError: a rule was broken; the message has the story.
     """
-    schedule = Schedule(seed)
-    try:
-        return schedule.run()
-    except ScheduleError:
-        raise
-    except Exception as error:  # noqa: BLE001 - whatever breaks, the seed is needed to see it again
-        schedule.world.fail(f"{type(error).__name__}: {error}")
+    return run_plan(Draw(seed).plan())

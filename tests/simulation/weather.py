@@ -1,16 +1,23 @@
-"""The faults of one schedule, drawn from its seed: what fails, when and for how long. In the end everything heals."""
+"""The faults of one schedule, as its plan has them: what fails, when and for how long. In the end everything heals."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final
+
+from tests.simulation.plan import Fault, Member
 
 from callboard.agents.session import events as av
 from callboard.orchestrator.core import events as ev
 from callboard.schemas.agents import AgentChange
 
 if TYPE_CHECKING:
+    from tests.simulation.fleet import Process
     from tests.simulation.schedule import Schedule
 
-MOST_FAULTS: Final = 14
+LONGEST_MS: Final = 9_000
+SPAWNED: Final = "spawned-"
+STOPS: Final = (60, 1_000, 2_000, 2_900, 3_500, 6_000, LONGEST_MS)
+"""How long an owner is stopped: not noticed, as long as its trust, longer than its lease."""
 
 
 class Weather:
@@ -19,119 +26,228 @@ class Weather:
     def __init__(self, schedule: "Schedule") -> None:
         self._of, self._world = schedule, schedule.world
         self._drained: set[str] = set()
+        self._fault = Fault(kind="", at_ms=0, length=0, pick=0)
+        schedule.fleet.on_ended = self._process_ended
 
-    def brew(self, window_ms: int) -> None:
-        """Let things go wrong within the window."""
-        world, faults = self._world, self._of.network.faults
-        faults.loss = world.rng.choice([0.0, 0.0, 0.02, 0.1])
-        faults.doubled = world.rng.choice([0.0, 0.05, 0.2])
-        faults.slow = world.rng.choice([0.0, 0.05, 0.2])
-        faults.slow_ms = world.rng.choice([50, 1_000, 5_000])
-        self._of.database.lost_answers = world.rng.choice([0.0, 0.0, 0.05, 0.2])
-        kinds: list[Callable[[], None]] = [
-            self.owner_dies,
-            self.owner_dies_committing,
-            self.database_away,
-            self.bus_away,
-            self.agent_cut_off,
-            self.agent_dies,
-            self.agent_paused,
-            self.agent_drained,
-            self.agent_shut_down,
-        ]
-        for _ in range(world.between(0, MOST_FAULTS)):
-            world.after(world.between(0, window_ms), world.rng.choice(kinds))
+    def brew(self) -> None:
+        """Let things go wrong as planned."""
+        plan = self._of.plan
+        self._of.database.lost_answers = plan.noise.lost_answers
+        self._of.database.late_commits = plan.noise.late_commits
+        for fault in plan.faults:
+            self._world.after(fault.at_ms, partial(self._strike, fault))
+
+    def _strike(self, fault: Fault) -> None:
+        self._world.tally[f"fault {fault.kind}"] += 1
+        self._fault = fault
+        verb: Callable[[], None] = getattr(self, fault.kind)
+        verb()
 
     def clear(self) -> None:
         """From now on nothing goes wrong."""
         self._world.note("WEATHER clears")
         self._of.network.heal()
-        self._of.database.is_down = False
-        self._of.database.lost_answers = 0.0
+        self._database_back()
+        self._of.database.lost_answers = self._of.database.late_commits = 0.0
+        for replica in self._of.replicas:
+            replica.stop_at = None
+            replica.wake()
         for process in self._of.fleet.processes.values():
             process.proceed()
         for agent_id in sorted(self._drained):
             self._resume(agent_id)
 
+    def _lasts(self, low_ms: int, high_ms: int = LONGEST_MS) -> int:
+        return low_ms + int(self._fault.length * (high_ms - low_ms))
+
+    # Replicas.
+
+    def hand_over(self) -> None:
+        """The owner stops in an orderly way, and another one may take the pool."""
+        owner = self._of.owning
+        if owner is not None:
+            owner.hand_over()
+
     def owner_dies(self) -> None:
         """kill -9, and a start some time later."""
-        self._of.owner_dies()
+        owner = self._of.owning
+        if owner is not None:
+            self._of.book.blame(None)
+            self._of.kill(owner, self._lasts(50, 4_000))
 
     def owner_dies_committing(self) -> None:
         """kill -9 while its next commit is under way."""
-        self._of.owner.last_words = self._of.owner_dies
+        replica, again_ms = self._of.owning, self._lasts(50, 4_000)
+
+        def die() -> None:
+            if replica is not None and replica.is_alive:
+                self._of.book.blame(None)
+                self._of.kill(replica, again_ms)
+
+        if replica is not None and replica.owner is not None:
+            replica.owner.hand.last_words = die
+
+    def owner_stopped(self) -> None:
+        """SIGSTOP, and SIGCONT some time later."""
+        owner = self._of.owning
+        if owner is not None:
+            self._of.book.blame(None, self._stop_ms())
+            owner.stop(self._stop_ms())
+
+    def owner_stopped_decided(self) -> None:
+        """The same between its next decision and the commit."""
+        self._stop_at("decided")
+
+    def owner_stopped_committed(self) -> None:
+        """The same between its next commit and the effects."""
+        self._stop_at("committed")
+
+    def owner_stopped_sending(self) -> None:
+        """The same between its next look at its trust and what it sends then."""
+        self._stop_at("sending")
+
+    def _stop_at(self, point: str) -> None:
+        owner = self._of.owning
+        if owner is not None:
+            self._of.book.blame(None, self._stop_ms())
+            owner.stop_at = (point, self._stop_ms())
+
+    def _stop_ms(self) -> int:
+        return STOPS[int(self._fault.length * len(STOPS))]
+
+    def owner_cut_off(self) -> None:
+        """From the bus, both ways or one; not from the database."""
+        owner = self._of.owning
+        if owner is not None:
+            self._cut_off(owner.name, None)
+
+    # What everybody needs.
 
     def database_away(self) -> None:
         """For a moment or for longer than a lease."""
+        lasts_ms = self._lasts(100, 6_000)
         self._world.note("WEATHER database away")
+        self._of.book.blame(None, lasts_ms)
         self._of.database.is_down = True
-        self._world.after(self._world.between(100, 6_000), self._database_back)
+        self._world.after(lasts_ms, self._database_back)
+
+    def database_slow(self) -> None:
+        """Every operation takes its time."""
+        self._world.note("WEATHER database slow")
+        self._of.database.slow_ms = self._lasts(50, 2_500)
+        self._of.book.blame(None, self._lasts(500))
+        self._world.after(self._lasts(500), self._database_back)
 
     def _database_back(self) -> None:
+        self._world.note("WEATHER database back")
         self._of.database.is_down = False
+        self._of.database.slow_ms = 0
 
     def bus_away(self) -> None:
-        """Nobody hears anybody, and everybody notices sooner or later."""
-        world = self._world
-        world.note("WEATHER bus away")
-        self._of.network.faults.is_down = True
+        """Nobody hears anybody, and agents notice at once."""
+        lasts_ms = self._lasts(500, 8_000)
+        self._world.note("WEATHER bus away")
+        self._of.book.blame(None, lasts_ms)
+        self._of.network.cuts.is_down = True
         self._of.fleet.everyone(av.Disconnected())
-        world.after(world.between(0, 2_000), self._notice_bus)
-        world.after(world.between(2_000, 8_000), self._bus_back)
 
-    def _notice_bus(self) -> None:
-        if self._of.network.faults.is_down:
-            self._of.owner.pause("bus")
+        def back() -> None:
+            self._world.note("WEATHER bus back")
+            self._of.network.cuts.is_down = False
+            self._of.fleet.everyone(av.Reconnected())
 
-    def _bus_back(self) -> None:
-        self._world.note("WEATHER bus back")
-        self._of.network.faults.is_down = False
-        self._of.owner.resume("bus")
-        self._of.fleet.everyone(av.Reconnected())
+        self._world.after(lasts_ms, back)
+
+    # Agents.
 
     def agent_cut_off(self) -> None:
         """Both ways or one."""
-        world, faults = self._world, self._of.network.faults
-        agent_id, how = self._anybody(), world.between(1, 3)
-        world.note("WEATHER cut off", agent_id, ("", "deaf", "mute", "both")[how])
+        agent_id = self._anybody().member.agent_id
+        self._cut_off(agent_id, agent_id)
+
+    def _cut_off(self, name: str, blamed: str | None) -> None:
+        cuts, how, lasts_ms = self._of.network.cuts, self._world.between(1, 3), self._lasts(500)
+        self._world.note("WEATHER cut off", name, ("", "deaf", "mute", "both")[how])
+        self._of.book.blame(blamed, lasts_ms)
         if how & 1:
-            faults.deaf.add(agent_id)
+            cuts.deaf.add(name)
         if how & 2:
-            faults.mute.add(agent_id)
+            cuts.mute.add(name)
 
         def back() -> None:
-            faults.deaf.discard(agent_id)
-            faults.mute.discard(agent_id)
+            cuts.deaf.discard(name)
+            cuts.mute.discard(name)
 
-        world.after(world.between(500, 9_000), back)
+        self._world.after(lasts_ms, back)
 
     def agent_dies(self) -> None:
         """kill -9; its supervisor starts it again."""
-        self._of.fleet.kill(self._of.fleet.processes[self._anybody()])
+        self._of.fleet.kill(self._anybody())
 
-    def agent_paused(self) -> None:
+    def agent_stopped(self) -> None:
         """SIGSTOP and SIGCONT."""
-        process = self._of.fleet.processes[self._anybody()]
-        self._world.note("WEATHER paused", process.incarnation)
+        process, lasts_ms = self._anybody(), self._lasts(200)
+        self._world.note("WEATHER stopped", process.incarnation)
+        self._of.book.blame(process.member.agent_id, lasts_ms)
         process.pause()
-        self._world.after(self._world.between(200, 9_000), process.proceed)
+        self._world.after(lasts_ms, process.proceed)
+
+    def agent_ends(self) -> None:
+        """SIGTERM: it finishes, or stops what it runs; its supervisor starts it again."""
+        process = self._anybody()
+        self._of.book.blame(process.member.agent_id)
+        if self._fault.length < 0.5:
+            process.tell(av.DrainRequested())
+        else:
+            process.tell(av.StopRequested(self._lasts(0, 2_000)))
 
     def agent_drained(self) -> None:
         """By an operator, perhaps with a grace."""
-        agent_id, world = self._anybody(), self._world
+        agent_id = self._anybody().member.agent_id
         self._drained.add(agent_id)
-        grace_ms = world.rng.choice([None, world.between(0, 3_000)])
-        self._of.serve(ev.DrainRequested(ticket=_ignore, agent_id=agent_id, grace_ms=grace_ms))
-        world.after(world.between(500, 9_000), lambda: self._resume(agent_id))
+        self._of.book.blame(agent_id)
+        grace_ms = None if self._fault.length < 0.5 else self._lasts(0, 3_000)
+        self._ask(lambda ticket: ev.DrainRequested(ticket=ticket, agent_id=agent_id, grace_ms=grace_ms))
+        self._world.after(self._lasts(500), lambda: self._resume(agent_id))
 
     def agent_shut_down(self) -> None:
         """By an operator; its supervisor starts it again."""
-        grace_ms = self._world.between(0, 2_000)
-        self._of.serve(ev.ShutdownRequested(ticket=_ignore, agent_id=self._anybody(), grace_ms=grace_ms))
+        agent_id, grace_ms = self._anybody().member.agent_id, self._lasts(0, 2_000)
+        self._of.book.blame(agent_id)
+        self._ask(lambda ticket: ev.ShutdownRequested(ticket=ticket, agent_id=agent_id, grace_ms=grace_ms))
+
+    def agent_spawned(self) -> None:
+        """By the owner, one of two; it may never come up, or die young."""
+        agent_id = f"{SPAWNED}{int(self._fault.pick * 2)}"
+        known = self._of.fleet.processes.get(agent_id)
+        if known is not None and known.is_alive:
+            self._of.fleet.kill(known)
+        self._post(ev.AgentSpawned(agent_id=agent_id))
+        if self._fault.length < 0.3:
+            self._world.after(self._lasts(100, 2_000), lambda: self._post(ev.SpawnAbandoned(agent_id=agent_id)))
+            return
+        member = Member(agent_id=agent_id, slots=1)
+        self._world.after(self._lasts(50, 500), lambda: self._of.fleet.join(member))
+
+    def _process_ended(self, process: "Process") -> None:
+        agent_id = process.member.agent_id
+        if agent_id.startswith(SPAWNED):
+            self._post(ev.SpawnAbandoned(agent_id=agent_id))
+        else:
+            self._of.fleet.start_again(process)
+
+    def _post(self, event: ev.Event) -> None:
+        """What the replica that owns the pool knows of its children."""
+        replica = self._of.owning
+        if replica is not None and replica.owner is not None and replica.owner.is_active:
+            replica.owner.post(event)
+
+    def _ask(self, event_of: Callable[[object], ev.Event], answered: Callable[[object], None] | None = None) -> None:
+        self._of.serve(event_of, lambda message, _sender: None if answered is None else answered(message))
 
     def _resume(self, agent_id: str) -> None:
         answered: list[object] = []
-        self._of.serve(ev.ResumeRequested(ticket=answered.append, agent_id=agent_id))
+        self._ask(lambda ticket: ev.ResumeRequested(ticket=ticket, agent_id=agent_id), answered.append)
 
         def look() -> None:
             if not any(isinstance(answer, AgentChange) for answer in answered):
@@ -139,9 +255,6 @@ class Weather:
 
         self._world.after(1_000, look)
 
-    def _anybody(self) -> str:
-        return self._world.rng.choice(sorted(self._of.fleet.processes))
-
-
-def _ignore(_answer: object) -> None:
-    pass
+    def _anybody(self) -> "Process":
+        processes = self._of.fleet.processes
+        return processes[sorted(processes)[int(self._fault.pick * len(processes))]]
