@@ -107,6 +107,8 @@ class Prober:
         self._pool = pool
         self._last: tuple[int, float] | None = None
         self.seen: list[HandOver] = []
+        self.ordinary_s = 0.0
+        """The longest pause between two answers of one owner: what the machine itself holds up."""
         self.lost = 0
         """Questions that were neither answered nor told at once that nobody listens."""
 
@@ -122,8 +124,12 @@ class Prober:
 
     def _note(self, epoch: int) -> None:
         now_s = perf_counter()
-        if self._last is not None and self._last[0] != epoch:
-            self.seen.append(HandOver(self._pool, epoch, now_s - self._last[1]))
+        if self._last is not None:
+            pause_s = now_s - self._last[1]
+            if self._last[0] != epoch:
+                self.seen.append(HandOver(self._pool, epoch, pause_s))
+            else:
+                self.ordinary_s = max(self.ordinary_s, pause_s)
         self._last = (epoch, now_s)
 
 
