@@ -36,6 +36,7 @@ VALID: Final[dict[str, Json]] = {
     "tasks.get": {"task_id": NO_TASK},
     "tasks.list": {"state": "queued", "type": "t", "agent_id": "a", "limit": 1},
     "tasks.wait": {"task_id": NO_TASK, "timeout_ms": 0},
+    "tasks.wait_many": {"task_ids": [NO_TASK], "timeout_ms": 0},
     "tasks.cancel": {"task_id": NO_TASK, "reason": "r"},
     "tasks.retry": {"task_id": NO_TASK},
     "tasks.complete": {"task_id": NO_TASK, "result": 1},
@@ -51,11 +52,15 @@ VALID: Final[dict[str, Json]] = {
     "agent.stranger.register": {
         "incarnation": INCARNATION, "role": "r", "capabilities": ["c"], "labels": {"a": 1}, "slots": 1,
         "version": "1", "metadata": {"a": "b"}, "running": [{"task_id": NO_TASK, "attempt": 1}], "draining": True,
+        "batches": True,
     },
     "agent.stranger.heartbeat": {
         "incarnation": INCARNATION, "seq": 1, "running": [{"task_id": NO_TASK, "attempt": 1}], "draining": True,
     },
     "agent.stranger.complete": {"task_id": NO_TASK, "attempt": 1, "incarnation": INCARNATION, "result": 1},
+    "agent.stranger.report_many": {
+        "incarnation": INCARNATION, "reports": [{"task_id": NO_TASK, "attempt": 1, "result": 1}],
+    },
     "agent.stranger.fail": {
         "task_id": NO_TASK, "attempt": 1, "incarnation": INCARNATION,
         "error": {"message": "m", "type": "t", "retryable": True, "retry_after_ms": 1},
@@ -66,6 +71,7 @@ VALID: Final[dict[str, Json]] = {
 REQUIRED: Final = {
     "tasks.submit": ["type"],
     "tasks.wait": ["task_id", "timeout_ms"],
+    "tasks.wait_many": ["task_ids", "timeout_ms"],
     "tasks.cancel": ["task_id"],
     "tasks.retry": ["task_id"],
     "tasks.complete": ["task_id"],
@@ -77,6 +83,7 @@ REQUIRED: Final = {
     "agent.stranger.register": ["incarnation"],
     "agent.stranger.heartbeat": ["incarnation", "seq", "running"],
     "agent.stranger.complete": ["task_id", "attempt", "incarnation"],
+    "agent.stranger.report_many": ["incarnation", "reports"],
     "agent.stranger.fail": ["task_id", "attempt", "incarnation", "error"],
     "agent.stranger.leave": ["incarnation"],
 }
@@ -148,6 +155,10 @@ BAD: Final[dict[tuple[str, str], list[str]]] = {
     ("tasks.submit", "deadline"): NOT_INSTANTS,
     ("tasks.submit", "not_before"): NOT_INSTANTS,
     ("tasks.wait", "timeout_ms"): [*NOT_INTEGERS, "60001", "null"],
+    ("tasks.wait_many", "timeout_ms"): [*NOT_INTEGERS, "60001", "null"],
+    ("tasks.wait_many", "task_ids"): [*NOT_LISTS, "[]", "[1]", '["x"]', "[null]"],
+    ("agent.stranger.register", "batches"): NOT_FLAGS,
+    ("agent.stranger.report_many", "reports"): [*NOT_LISTS, "[]", "[1]", "[{}]", '[{"attempt": 1}]'],
     ("agents.spawn", "slots"): [*NOT_INTEGERS, "0"],
     ("agents.spawn", "env"): [*NOT_OBJECTS, '{"A": 1}', '{"A": "a\\u0000b"}'],
     ("agent.stranger.register", "slots"): [*NOT_INTEGERS, "0"],

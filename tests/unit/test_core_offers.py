@@ -6,7 +6,7 @@ from tests.support.core_rig import Rig
 from callboard.orchestrator.core import effects as do
 from callboard.orchestrator.core import events as ev
 from callboard.schemas.agents import AssignAnswer
-from callboard.schemas.tasks import TaskSpec
+from callboard.schemas.tasks import TaskError, TaskSpec
 from callboard.schemas.vocabulary import AgentState, Outcome, TaskState
 
 
@@ -144,3 +144,35 @@ def test_an_offer_says_how_much_time_is_left() -> None:
     rig.registered()
     (offer,) = rig.take(do.SendOffer)
     assert (offer.remaining_ms, offer.run_timeout_ms) == (6_000, 700)
+
+
+def test_an_offer_that_fits_into_no_message_waits_and_holds_up_nobody() -> None:
+    rig = Rig()
+    rig.registered()
+    large, other = rig.submit(), rig.submit()
+    error = TaskError(type="payload_too_large", message="too large", retry_after_ms=30_000)
+    rig.tell(ev.OfferUnsendable(agent_id="a", held=(large, 1), error=error))
+    rig.settle()
+    assert (rig.state(large), rig.state(other)) == ("deferred", "assigned")
+    assert rig.outcomes(large) == [Outcome.UNDELIVERED]
+    assert rig.task(large).spent == 0, "it is nobody's fault"
+    assert rig.pool_agent("a").state == "online"
+    rig.complete(other)
+    rig.keep_alive(40_000, "a")
+    assert (rig.state(large), rig.task(large).attempt) == ("assigned", 2)
+
+
+def test_an_offer_says_whether_its_agent_takes_batches() -> None:
+    rig = Rig()
+    rig.registered("a", batches=True)
+    first = rig.submit()
+    [offer] = rig.take(do.SendOffer)
+    assert offer.batches
+    rig.restart()
+    [again] = rig.take(do.SendOffer)
+    assert not again.batches, "a new owner does not know yet"
+    rig.beat("a", batches=True)
+    rig.undeliverable(first)
+    rig.beat("a", batches=True)
+    [third] = rig.take(do.SendOffer)
+    assert third.batches

@@ -14,13 +14,14 @@ import contextlib
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
 import structlog
 
 from callboard.agents.crossing import Crossing, new_loop
+from callboard.agents.reports import Pending, Reports
 from callboard.agents.session import Phase, Session, SessionConfig
 from callboard.agents.session import effects as do
 from callboard.agents.session import events as ev
@@ -32,26 +33,32 @@ from callboard.bus.options import BusOptions
 from callboard.schemas.agents import (
     Assign,
     AssignAnswer,
+    AssignMany,
+    AssignManyAnswer,
     CancelAttempt,
-    Complete,
     Drain,
-    Fail,
     Heartbeat,
     HeartbeatAnswer,
     Leave,
-    Recorded,
     RegisterAnswer,
+    Report,
     ReportProgress,
     Shutdown,
 )
 from callboard.schemas.base import Nothing
 from callboard.schemas.codec import decode, encode
-from callboard.schemas.errors import InvalidRequestError, OrchestratorError, OutcomeUnknownError, UnavailableError
+from callboard.schemas.errors import (
+    InvalidRequestError,
+    OrchestratorError,
+    OutcomeUnknownError,
+    UnavailableError,
+)
 from callboard.schemas.tasks import AttemptRef
 
 M = TypeVar("M")
 
 _ASSIGN: Final = msgspec.json.Decoder(Assign)
+_ASSIGN_MANY: Final = msgspec.json.Decoder(AssignMany)
 _CANCEL: Final = msgspec.json.Decoder(CancelAttempt)
 _DRAIN: Final = msgspec.json.Decoder(Drain)
 _SHUTDOWN: Final = msgspec.json.Decoder(Shutdown)
@@ -92,6 +99,7 @@ class Runtime:
         self._log = structlog.get_logger("callboard.agents").bind(
             agent_id=identity.agent_id, pool=identity.subjects.pool
         )
+        self._reports = Reports(identity.incarnation, self._loop, self._ask, self._log)
         self.registered: concurrent.futures.Future[None] = concurrent.futures.Future()
         """Done when the orchestrator has taken the agent in for the first time."""
         self.finished: concurrent.futures.Future[do.Exit] = concurrent.futures.Future()
@@ -191,6 +199,9 @@ class Runtime:
         if not message.reply:
             self._log.warning("message without a reply subject ignored", subject=message.subject)
             return
+        if verb == "assign_many":
+            self._deliver_many(message)
+            return
         try:
             event = _read(verb, message)
         except InvalidRequestError as error:
@@ -201,34 +212,44 @@ class Runtime:
         if event is not None:
             self._apply(event)
 
+    def _deliver_many(self, message: BusMessage) -> None:
+        try:
+            offers = decode(_ASSIGN_MANY, message.data).offers
+        except InvalidRequestError as error:
+            # Unanswered, they are repeated, and in the end given up.
+            self._log.warning("message not understood", subject=message.subject, error=error.message)
+            return
+        answers: list[AssignAnswer] = []
+        for offer in offers:
+            self._apply(ev.OfferArrived(answers, offer))
+        # Of an owner that is no more none is answered; the session answers all others at once.
+        if len(answers) == len(offers):
+            self._send(message.reply, AssignManyAnswer(answers=answers))
+
     # Effects out.
 
-    def _perform(self, effect: do.Effect) -> None:  # noqa: C901 - one arm for each effect, and nothing else
+    def _perform(self, effect: do.Effect) -> None:  # noqa: C901, PLR0912 - one arm for each effect, and nothing else
         match effect:
             case do.SendRegister():
                 self._register(effect)
             case do.SendHeartbeat():
                 self._heartbeat(effect)
             case do.SendComplete(ref=ref, result=result):
-                body = Complete(
-                    task_id=ref.task_id,
-                    attempt=ref.attempt,
-                    incarnation=self._identity.incarnation,
-                    result=msgspec.Raw(result),
-                )
-                self._report("complete", body, effect)
+                report = Report(task_id=ref.task_id, attempt=ref.attempt, result=msgspec.Raw(result))
+                self._reports.put(Pending(ref, effect.call, report, len(result), effect.timeout_ms))
             case do.SendFail(ref=ref, error=error):
-                body_ = Fail(
-                    task_id=ref.task_id, attempt=ref.attempt, incarnation=self._identity.incarnation, error=error
-                )
-                self._report("fail", body_, effect)
+                report = Report(task_id=ref.task_id, attempt=ref.attempt, error=error)
+                self._reports.put(Pending(ref, effect.call, report, len(error.message), effect.timeout_ms))
             case do.SendProgress():
                 self._progress(effect)
             case do.SendLeave(reason=reason, timeout_ms=timeout_ms):
                 leave = Leave(incarnation=self._identity.incarnation, reason=reason)
-                self._ask("leave", leave, Nothing, timeout_ms, lambda _: ev.LeaveEnded(), lambda _: ev.LeaveEnded())
+                self._ask("leave", leave, Nothing, timeout_ms, lambda _: [ev.LeaveEnded()], lambda _: [ev.LeaveEnded()])
             case do.AnswerOffer(reply=reply, answer=answer):
-                self._send(reply, answer)
+                if isinstance(reply, str):
+                    self._send(reply, answer)
+                else:
+                    reply.append(answer)
             case do.Acknowledge(reply=reply):
                 self._send(reply, Nothing())
             case do.StartHandler():
@@ -253,8 +274,8 @@ class Runtime:
             self._identity.register(effect.running, draining=effect.draining),
             RegisterAnswer,
             effect.timeout_ms,
-            lambda answer: ev.Registered(call, answer),
-            lambda error: ev.RegisterRefused(call, error.body()) if error else ev.RegisterUnanswered(call),
+            lambda answer: [ev.Registered(call, answer)],
+            lambda error: [ev.RegisterRefused(call, error.body()) if error else ev.RegisterUnanswered(call)],
         )
 
     def _heartbeat(self, effect: do.SendHeartbeat) -> None:
@@ -264,36 +285,16 @@ class Runtime:
             seq=effect.seq,
             running=list(effect.running),
             draining=effect.draining,
+            batches=True,
         )
         self._ask(
             "heartbeat",
             heartbeat,
             HeartbeatAnswer,
             effect.timeout_ms,
-            lambda answer: ev.HeartbeatAnswered(call, answer),
-            lambda error: ev.HeartbeatRefused(call, error.body()) if error else ev.HeartbeatUnanswered(call),
+            lambda answer: [ev.HeartbeatAnswered(call, answer)],
+            lambda error: [ev.HeartbeatRefused(call, error.body()) if error else ev.HeartbeatUnanswered(call)],
         )
-
-    def _report(self, verb: str, body: Complete | Fail, effect: do.SendComplete | do.SendFail) -> None:
-        ref, call = effect.ref, effect.call
-
-        def answered(answer: Recorded) -> ev.Event:
-            return ev.ReportRecorded(ref) if answer.recorded else ev.ReportUnanswered(ref, call)
-
-        def refused(error: OrchestratorError | None) -> ev.Event:
-            if error is None:
-                return ev.ReportUnanswered(ref, call)
-            self._log.warning(
-                "report refused",
-                verb=verb,
-                task_id=ref.task_id,
-                attempt=ref.attempt,
-                code=error.code,
-                why=error.message,
-            )
-            return ev.ReportRefused(ref, call, error.body())
-
-        self._ask(verb, body, Recorded, effect.timeout_ms, answered, refused)
 
     def _progress(self, effect: do.SendProgress) -> None:
         progress, ref = effect.progress, effect.ref
@@ -322,20 +323,21 @@ class Runtime:
         message: object,
         answer: type[M],
         timeout_ms: int,
-        answered: Callable[[M], ev.Event],
-        refused: Callable[[OrchestratorError | None], ev.Event],
+        answered: Callable[[M], Sequence[ev.Event]],
+        refused: Callable[[OrchestratorError | None], Sequence[ev.Event]],
     ) -> None:
-        """Send a request; its end is an event. `refused` gets `None` when nobody answered."""
+        """Send a request; its end is events. `refused` gets `None` when nobody answered."""
 
         def ended(how: BusMessage | OrchestratorError) -> None:
             if isinstance(how, UnavailableError | OutcomeUnknownError):
-                event = refused(None)
+                events = refused(None)
             else:
                 try:
-                    event = answered(read_answer(how, answer)) if isinstance(how, BusMessage) else refused(how)
+                    events = answered(read_answer(how, answer)) if isinstance(how, BusMessage) else refused(how)
                 except OrchestratorError as error:
-                    event = refused(error)
-            self._apply(event)
+                    events = refused(error)
+            for event in events:
+                self._apply(event)
 
         subject = self._identity.subjects.from_agent(self._identity.agent_id, verb)
         try:

@@ -50,6 +50,7 @@ class Identity:
             metadata=dict(self.metadata),
             running=list(running),
             draining=draining,
+            batches=True,
         )
 
 

@@ -6,11 +6,13 @@ time given is over; then the last error is raised. Nothing but classes of `callb
 
 import asyncio
 import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
 from callboard.bus.ask import ask
 from callboard.bus.connection import Bus
-from callboard.schemas.errors import OrchestratorError
+from callboard.schemas.errors import OrchestratorError, OutcomeUnknownError
 from callboard.schemas.subjects import DEFAULT_POOL, DEFAULT_PREFIX, Subjects
 
 M = TypeVar("M")
@@ -21,6 +23,8 @@ REPLY_S: Final = 5.0
 """How long one request waits for its answer."""
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 1.0
+_STRETCH_S: Final = 15.0
+"""Errors farther apart belong to different outages: longer than any one request waits for its answer."""
 
 
 class Caller:
@@ -43,22 +47,77 @@ class Caller:
         Raises:
             OrchestratorError: the class of the answer's code; `UnavailableError` or `OutcomeUnknownError` for silence.
         """
+        return await self._repeat(
+            lambda left_s: ask(self._bus, subject, message, answer, timeout_s=min(reply_s, left_s)), timeout_s=timeout_s
+        )
+
+    async def _repeat(self, once: Callable[[float], Awaitable[M]], *, timeout_s: float) -> M:
+        """Do `once`, which is given the seconds that are left, until it succeeds; raises as `_call`."""
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout_s
         repeats = 0
         while True:
-            left = max(until - loop.time(), 0.001)
             try:
-                return await ask(self._bus, subject, message, answer, timeout_s=min(reply_s, left))
+                return await once(max(until - loop.time(), 0.001))
             except OrchestratorError as error:
-                pause = _pause_s(repeats, error.retry_after_ms)
+                pause = pause_s(repeats, error.retry_after_ms)
                 if not error.retryable or loop.time() + pause >= until:
                     raise
             repeats += 1
             await asyncio.sleep(pause)
 
 
-def _pause_s(repeats: int, retry_after_ms: int | None) -> float:
+def pause_s(repeats: int, retry_after_ms: int | None) -> float:
     """Full jitter over a doubling span, on top of what the orchestrator asked for."""
     span = min(_FIRST_PAUSE_S * 2 ** min(repeats, 10), _LONGEST_PAUSE_S)
     return (retry_after_ms or 0) / 1000 + random.uniform(0, span)  # noqa: S311 - jitter is no secret
+
+
+@asynccontextmanager
+async def within(seconds: float) -> AsyncIterator[None]:
+    """Give up after so long; what was asked goes on.
+
+    Raises:
+        OutcomeUnknownError: it took longer.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise OutcomeUnknownError(f"no answer within {seconds:g} s") from None
+
+
+class Outage:
+    """How long nobody has answered, at a stretch."""
+
+    def __init__(self, patience_s: float) -> None:
+        self._patience_s = patience_s
+        self._began_s: float | None = None
+        self._seen_s = 0.0
+        self._repeats = 0
+        self._last: OrchestratorError | None = None
+
+    def check(self) -> None:
+        """Nothing if somebody answers.
+
+        Raises:
+            OrchestratorError: the last error, while nobody does.
+        """
+        if self._last is not None and asyncio.get_running_loop().time() - self._seen_s <= _STRETCH_S:
+            raise self._last
+
+    async def endure(self, error: OrchestratorError, until_s: float | None) -> None:
+        """Pause after an error that may pass.
+
+        Raises:
+            OrchestratorError: `error`, when it has gone on for too long.
+        """
+        now_s = asyncio.get_running_loop().time()
+        if self._began_s is None or now_s - self._seen_s > _STRETCH_S:
+            self._began_s, self._repeats = now_s, 0
+        self._seen_s, self._last = now_s, error
+        pause = pause_s(self._repeats, error.retry_after_ms)
+        self._repeats += 1
+        if now_s + pause - self._began_s > self._patience_s:
+            raise error
+        await asyncio.sleep(pause if until_s is None else min(pause, max(until_s - now_s, 0)))

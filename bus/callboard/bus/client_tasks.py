@@ -7,11 +7,14 @@ from typing import Any, Final, Unpack
 
 import msgspec
 
-from callboard.bus.client_calls import DEFAULT_TIMEOUT_S, Caller
+from callboard.bus.ask import ask
+from callboard.bus.client_batches import SLICE_MS, Submits, Waits
+from callboard.bus.client_calls import DEFAULT_TIMEOUT_S, REPLY_S, Caller, Outage, within
 from callboard.bus.client_spec import SubmitOptions, as_raw, make_spec
-from callboard.bus.connection import BusMessage
+from callboard.bus.connection import Bus, BusMessage
 from callboard.schemas.codec import encode
-from callboard.schemas.errors import InvalidRequestError, OutcomeUnknownError, TaskFailedError
+from callboard.schemas.errors import InvalidRequestError, OrchestratorError, OutcomeUnknownError, TaskFailedError
+from callboard.schemas.subjects import DEFAULT_POOL, DEFAULT_PREFIX
 from callboard.schemas.tasks import (
     CancelTask,
     CompleteTask,
@@ -26,13 +29,12 @@ from callboard.schemas.tasks import (
     TaskDocument,
     TaskPage,
     TaskSpec,
+    WaitManyAnswer,
     WaitTask,
 )
 from callboard.schemas.vocabulary import TaskState
 from callboard.schemas.why import AskWhy, Why
 
-_SLICE_S: Final = 10.0
-"""One `tasks.wait`: short enough that a lost answer costs little (protocol, section 4)."""
 _SLICE_GRACE_S: Final = 2.0
 _LOOK_S: Final = 1.0
 """Progress has no event and is kept at most once a second; and events are sent at most once."""
@@ -45,6 +47,20 @@ class TaskCalls(Caller):
     `InvalidRequestError` for values outside the protocol's ranges, `UnavailableError` when nobody answers and
     `OutcomeUnknownError` when it is not known whether the request was carried out (asking again is safe).
     """
+
+    def __init__(self, bus: Bus, *, pool: str = DEFAULT_POOL, prefix: str = DEFAULT_PREFIX) -> None:
+        super().__init__(bus, pool=pool, prefix=prefix)
+        at = self._subjects
+        self._submits = Submits(
+            lambda many: ask(bus, at.tasks("submit_many"), many, SubmitManyAnswer, timeout_s=REPLY_S),
+            lambda spec: ask(bus, at.tasks("submit"), spec, SubmitAnswer, timeout_s=REPLY_S),
+        )
+        self._waits = Waits(
+            lambda many: ask(
+                bus, at.tasks("wait_many"), many, WaitManyAnswer, timeout_s=many.timeout_ms / 1000 + _SLICE_GRACE_S
+            ),
+            lambda one: ask(bus, at.tasks("wait"), one, TaskDocument, timeout_s=one.timeout_ms / 1000 + _SLICE_GRACE_S),
+        )
 
     async def submit(
         self,
@@ -76,7 +92,15 @@ class TaskCalls(Caller):
         Raises:
             OrchestratorError: as `submit`.
         """
-        return await self._call(self._subjects.tasks("submit"), spec, SubmitAnswer, timeout_s=timeout_s)
+        if spec.key is None:
+            # Whether to ask again after a doubt about many is then for nobody to say.
+            return await self._call(self._subjects.tasks("submit"), spec, SubmitAnswer, timeout_s=timeout_s)
+
+        async def once(left_s: float) -> SubmitAnswer:
+            async with within(left_s):
+                return await self._submits.submit(spec)
+
+        return await self._repeat(once, timeout_s=timeout_s)
 
     async def submit_many(
         self, specs: Sequence[TaskSpec], *, timeout_s: float = DEFAULT_TIMEOUT_S
@@ -131,7 +155,7 @@ class TaskCalls(Caller):
     ) -> TaskDocument:
         """The task once it is final, or as it stands after `timeout_s` (`None`: no limit). See `.state.is_final`.
 
-        It asks in slices of 10 s and so rides over restarts and fail-overs.
+        Requests of concurrent callers go together, in slices of 10 s, and so ride over restarts and fail-overs.
 
         Args:
             task_id: which task.
@@ -144,19 +168,24 @@ class TaskCalls(Caller):
         """
         loop = asyncio.get_running_loop()
         until = None if timeout_s is None else loop.time() + timeout_s
+        outage = Outage(patience_s)
         while True:
-            left_s = _SLICE_S if until is None else max(0.0, until - loop.time())
-            slice_s = min(left_s, _SLICE_S)
-            patience_now_s = patience_s if until is None else min(patience_s, left_s - slice_s)
-            task = await self._call(
-                self._subjects.tasks("wait"),
-                WaitTask(task_id=task_id, timeout_ms=round(slice_s * 1000)),
-                TaskDocument,
-                timeout_s=slice_s + _SLICE_GRACE_S + patience_now_s,
-                reply_s=slice_s + _SLICE_GRACE_S,
-            )
-            if task.state.is_final or (until is not None and loop.time() >= until):
-                return task
+            try:
+                left_ms = SLICE_MS if until is None else round(max(until - loop.time(), 0) * 1000)
+                async with asyncio.timeout_at(until):
+                    return await self._waits.final(task_id, slice_ms=min(left_ms, SLICE_MS))
+            except TimeoutError:
+                outage.check()
+                return await self._stands(task_id, timeout_s=min(patience_s, _SLICE_GRACE_S))
+            except OrchestratorError as error:
+                if not error.retryable or (until is not None and loop.time() >= until):
+                    raise
+                await outage.endure(error, until)
+
+    async def _stands(self, task_id: str, *, timeout_s: float) -> TaskDocument:
+        """The task as it stands."""
+        question = WaitTask(task_id=task_id, timeout_ms=0)
+        return await self._call(self._subjects.tasks("wait"), question, TaskDocument, timeout_s=timeout_s)
 
     async def watch(self, task_id: str, *, patience_s: float = DEFAULT_TIMEOUT_S) -> AsyncGenerator[TaskDocument]:
         """The task now, then at each change of state or progress that is seen, up to its final state.

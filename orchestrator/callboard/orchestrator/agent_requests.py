@@ -1,5 +1,7 @@
 """Agents' own requests: from decoded message to event. The agent is the token of the subject, never the body."""
 
+from collections.abc import Callable
+
 import msgspec
 
 from callboard.bus.serve import Request
@@ -7,16 +9,29 @@ from callboard.orchestrator.config import SizeLimits
 from callboard.orchestrator.core.events import (
     AgentLeft,
     AgentRegistered,
+    Event,
     FailureReported,
     HeartbeatReceived,
     ProgressReported,
     ResultReported,
 )
+from callboard.orchestrator.many import reports
 from callboard.orchestrator.owner import PoolOwner
 from callboard.orchestrator.reads import RETRY_AFTER_MS
-from callboard.schemas.agents import Complete, Fail, Heartbeat, HeartbeatAnswer, Leave, Register, ReportProgress
+from callboard.orchestrator.tickets import Ticket
+from callboard.schemas.agents import (
+    Complete,
+    Fail,
+    Heartbeat,
+    HeartbeatAnswer,
+    Leave,
+    Register,
+    Report,
+    ReportMany,
+    ReportProgress,
+)
 from callboard.schemas.codec import check_size, checked_json, encode
-from callboard.schemas.errors import UnavailableError
+from callboard.schemas.errors import OrchestratorError, UnavailableError
 from callboard.schemas.tasks import Progress
 from callboard.schemas.vocabulary import DatabaseHealth
 
@@ -70,34 +85,48 @@ class AgentRequests:
 
     def complete(self, message: Complete, request: Request) -> None:
         """`complete`: answered once the result is committed."""
-        result = checked_json(message.result, path="result", limit=self._limits.result_bytes)
-        agent_id = _agent_id(request)
-        self._owner.request(
-            request,
-            lambda ticket: ResultReported(
-                ticket=ticket,
-                agent_id=agent_id,
-                task_id=message.task_id,
-                attempt=message.attempt,
-                incarnation=message.incarnation,
-                result=result,
-            ),
-        )
+        report = Report(task_id=message.task_id, attempt=message.attempt, result=message.result)
+        self._owner.request(request, self._event_of(_agent_id(request), message.incarnation, report))
 
     def fail(self, message: Fail, request: Request) -> None:
         """`fail`: answered once the failure is committed."""
-        check_size(len(encode(message.error)), path="error", limit=self._limits.error_bytes)
+        report = Report(task_id=message.task_id, attempt=message.attempt, error=message.error)
+        self._owner.request(request, self._event_of(_agent_id(request), message.incarnation, report))
+
+    def report_many(self, message: ReportMany, request: Request) -> None:
+        """`report_many`: each report is checked for itself, and answered as if it had come alone."""
+        self._owner.require_open()
+        answers = reports(request, len(message.reports))
         agent_id = _agent_id(request)
-        self._owner.request(
-            request,
-            lambda ticket: FailureReported(
+        for index, report in enumerate(message.reports):
+            item = answers.item(index)
+            try:
+                event_of = self._event_of(agent_id, message.incarnation, report)
+            except OrchestratorError as error:
+                item.refuse(error)
+                continue
+            self._owner.post(event_of(self._owner.tickets.open(item)))
+
+    def _event_of(self, agent_id: str, incarnation: str, report: Report) -> Callable[[Ticket], Event]:
+        if report.error is not None:
+            check_size(len(encode(report.error)), path="error", limit=self._limits.error_bytes)
+            error = report.error
+            return lambda ticket: FailureReported(
                 ticket=ticket,
                 agent_id=agent_id,
-                task_id=message.task_id,
-                attempt=message.attempt,
-                incarnation=message.incarnation,
-                error=message.error,
-            ),
+                task_id=report.task_id,
+                attempt=report.attempt,
+                incarnation=incarnation,
+                error=error,
+            )
+        result = checked_json(report.result, path="result", limit=self._limits.result_bytes)
+        return lambda ticket: ResultReported(
+            ticket=ticket,
+            agent_id=agent_id,
+            task_id=report.task_id,
+            attempt=report.attempt,
+            incarnation=incarnation,
+            result=result,
         )
 
     def leave(self, message: Leave, request: Request) -> None:

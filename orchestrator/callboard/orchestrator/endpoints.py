@@ -64,6 +64,7 @@ def endpoints_of(
         client("tasks", "get", tasks.GetTask, reading(task.get), "A task by id or key"),
         client("tasks", "list", tasks.ListTasks, reading(task.page), "Tasks, newest first"),
         client("tasks", "wait", tasks.WaitTask, task.wait, "A task once it is final, or at the time-out"),
+        client("tasks", "wait_many", tasks.WaitMany, task.wait_many, "Those of many tasks that are final"),
         client("tasks", "why", AskWhy, reading(task.why), "Why a task waits, or why its agent was chosen"),
         client("tasks", "cancel", tasks.CancelTask, task.cancel, "Cancel a task"),
         client("tasks", "complete", tasks.CompleteTask, task.complete, "Finish a task with a result"),
@@ -80,6 +81,7 @@ def endpoints_of(
         agents_own("heartbeat", agents.Heartbeat, agent.heartbeat, "An agent lives, and lists what it runs"),
         agents_own("complete", agents.Complete, agent.complete, "An agent reports a result"),
         agents_own("fail", agents.Fail, agent.fail, "An agent reports a failure"),
+        agents_own("report_many", agents.ReportMany, agent.report_many, "An agent reports many results and failures"),
         agents_own("progress", agents.ReportProgress, agent.progress, "An agent reports progress"),
         agents_own("leave", agents.Leave, agent.leave, "An agent says goodbye"),
     ]

@@ -4,19 +4,39 @@ If the commit of the items is in doubt or did not happen, that is one error for 
 `submit_many`); anything else is an item's own result.
 """
 
-import msgspec
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
 
 from callboard.bus.serve import Request
+from callboard.schemas.agents import Recorded, Reported, ReportManyAnswer
 from callboard.schemas.errors import DatabaseOperationError, OrchestratorError
-from callboard.schemas.tasks import SubmitManyAnswer, SubmitResult
+from callboard.schemas.tasks import SubmitAnswer, SubmitManyAnswer, SubmitResult
+
+R = TypeVar("R")
 
 
-class Many:
-    """The results of a `submit_many` as they come in."""
+class Many(Generic[R]):
+    """The results of a request as they come in.
 
-    def __init__(self, request: Request, count: int) -> None:
+    Args:
+        request: the request.
+        count: how many items it has.
+        result: makes an item's result of its answer, or of its error.
+        answer: makes the whole answer.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        count: int,
+        *,
+        result: Callable[[Any], R],
+        answer: Callable[[list[R]], object],
+    ) -> None:
         self._request = request
-        self._results: list[SubmitResult | None] = [None] * count
+        self._result = result
+        self._answer = answer
+        self._results: list[R | None] = [None] * count
         self._missing = count
         self._failure: DatabaseOperationError | None = None
 
@@ -24,22 +44,18 @@ class Many:
         """The item at `index`."""
         return Item(self, index)
 
-    def settle(self, index: int, result: SubmitResult) -> None:
-        """Take an item's result; the last one answers the request."""
-        self._results[index] = result
+    def settle(self, index: int, outcome: object) -> None:
+        """Take an item's answer or error; the last one answers the request."""
+        if isinstance(outcome, DatabaseOperationError):
+            self._failure = outcome
+        self._results[index] = self._result(outcome)
         self._missing -= 1
         if self._missing:
             return
         if self._failure is not None:
             self._request.refuse(self._failure)
         else:
-            self._request.answer(SubmitManyAnswer(results=[done for done in self._results if done is not None]))
-
-    def fail(self, index: int, error: OrchestratorError) -> None:
-        """Take an item's error."""
-        if isinstance(error, DatabaseOperationError):
-            self._failure = error
-        self.settle(index, SubmitResult(error=error.body()))
+            self._request.answer(self._answer([done for done in self._results if done is not None]))
 
 
 class Item:
@@ -47,14 +63,38 @@ class Item:
 
     __slots__ = ("_index", "_many")
 
-    def __init__(self, many: Many, index: int) -> None:
+    def __init__(self, many: Many[Any], index: int) -> None:
         self._many = many
         self._index = index
 
     def answer(self, message: object) -> None:
-        """Settle it with a `SubmitAnswer`."""
-        self._many.settle(self._index, msgspec.convert(message, SubmitResult, from_attributes=True))
+        """Settle it with the answer that it would get alone."""
+        self._many.settle(self._index, message)
 
     def refuse(self, error: OrchestratorError) -> None:
         """Settle it with an error."""
-        self._many.fail(self._index, error)
+        self._many.settle(self._index, error)
+
+
+def submissions(request: Request, count: int) -> Many[SubmitResult]:
+    """The items of a `submit_many`."""
+    return Many(request, count, result=_submitted, answer=lambda results: SubmitManyAnswer(results=results))
+
+
+def reports(request: Request, count: int) -> Many[Reported]:
+    """The items of a `report_many`."""
+    return Many(request, count, result=_reported, answer=lambda answers: ReportManyAnswer(answers=answers))
+
+
+def _submitted(outcome: SubmitAnswer | OrchestratorError) -> SubmitResult:
+    if isinstance(outcome, OrchestratorError):
+        return SubmitResult(error=outcome.body())
+    return SubmitResult(
+        task_id=outcome.task_id, state=outcome.state, created=outcome.created, satisfiable=outcome.satisfiable
+    )
+
+
+def _reported(outcome: Recorded | OrchestratorError) -> Reported:
+    if isinstance(outcome, OrchestratorError):
+        return Reported(error=outcome.body())
+    return Reported(recorded=outcome.recorded, state=outcome.state, until=outcome.until)

@@ -74,6 +74,10 @@ class Outbox:
         self._telemetry.offered()
         self._link.offer(effect, content)
 
+    def flush(self) -> None:
+        """Send the offers that were kept to go together."""
+        self._link.flush()
+
     def _answer(self, effect: Answer) -> None:
         ticket = effect.ticket
         assert isinstance(ticket, Ticket)  # noqa: S101 - this shell makes every ticket

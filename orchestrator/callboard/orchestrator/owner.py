@@ -333,9 +333,11 @@ class PoolOwner:
             self.tickets.refuse_all(OutcomeUnknownError(retry_after_ms=RETRY_AFTER_MS))
         self.telemetry.set_database(up=not down)
 
-    def _offer(self, offer: SendOffer, content: OfferContent) -> None:
+    def _offer(self, offers: list[tuple[SendOffer, OfferContent]]) -> None:
         if self._trust.holds:
-            self.outbox.offer(offer, content)
+            for offer, content in offers:
+                self.outbox.offer(offer, content)
+            self.outbox.flush()
 
     def _note_stall(self) -> None:
         """We wake at least every half second: if we did not, we heard nobody, and nobody may be judged by that."""
@@ -399,6 +401,7 @@ class PoolOwner:
                 elif isinstance(effect, PublishTask) and effect.event.state.is_final:
                     finished.append(effect.task_id)
                 self.outbox.do(effect)
+        self.outbox.flush()
         if finished:
             self.waiters.finished(finished)
         if missing:

@@ -51,17 +51,16 @@ class Reads:
         with unavailable_while_away():
             return await self._store.documents(self._pool, task_ids)
 
-    async def offer(self, offers: list[SendOffer], send: Callable[[SendOffer, OfferContent], None]) -> None:
-        """Read what these offers carry and `send` each; one whose task is no longer live is dropped."""
+    async def offer(
+        self, offers: list[SendOffer], send: Callable[[list[tuple[SendOffer, OfferContent]]], None]
+    ) -> None:
+        """Read what these offers carry and `send` them; one whose task is no longer live is dropped."""
         try:
             contents = await self._store.offers([offer.task_id for offer in offers])
         except StoreUnavailableError as error:
             log.info("offers wait for the database", pool=self._pool, reason=str(error))
             return  # the core repeats them
-        for offer in offers:
-            content = contents.get(offer.task_id)
-            if content is not None:
-                send(offer, content)
+        send([(offer, contents[offer.task_id]) for offer in offers if offer.task_id in contents])
 
     async def window(self, asked: WindowAsked, post: Callable[[Event], None]) -> None:
         """Read waiting tasks, again and again until the database answers, and hand them in."""

@@ -53,7 +53,7 @@ class Submissions:
                 retry_of=retry_of,
             )
 
-        content = OfferContent(spec=spec_json, payload=payload, progress=None)
+        content = OfferContent(spec=spec_json, payload=payload, progress=None, decoded=spec)
         scope, key = ("client", spec.key) if retry_of is None else ("retry", retry_of)
         return event_of, Fresh(content, scope, key, digest)
 

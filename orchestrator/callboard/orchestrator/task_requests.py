@@ -12,7 +12,7 @@ from callboard.orchestrator.core.model import Task
 from callboard.orchestrator.core.specs import placement_text, stored_task
 from callboard.orchestrator.core.why import explain_spec, explain_task
 from callboard.orchestrator.ids import TaskIds
-from callboard.orchestrator.many import Many
+from callboard.orchestrator.many import submissions
 from callboard.orchestrator.owner import PoolOwner
 from callboard.orchestrator.reads import unavailable_while_away
 from callboard.orchestrator.store.port import Original
@@ -29,6 +29,7 @@ from callboard.schemas.tasks import (
     TaskDocument,
     TaskPage,
     TaskSpec,
+    WaitMany,
     WaitTask,
 )
 from callboard.schemas.vocabulary import TaskState
@@ -53,7 +54,7 @@ class TaskRequests:
     def submit_many(self, message: SubmitMany, request: Request) -> None:
         """`tasks.submit_many`: each item is checked for itself; those that pass are one event, so one transaction."""
         self._owner.require_open()
-        answers = Many(request, len(message.tasks))
+        answers = submissions(request, len(message.tasks))
         events: list[TaskSubmitted] = []
         for index, raw in enumerate(message.tasks):
             item = answers.item(index)
@@ -149,11 +150,14 @@ class TaskRequests:
     def wait(self, message: WaitTask, request: Request) -> None:
         """`tasks.wait`: a task in memory is waited for; any other one is read first, to know whether it is final."""
         # A final task in memory is about to be committed: its effects will wake the waiters.
-        waiters = self._owner.waiters
-        waiters.add(message.task_id, request, message.timeout_ms)
-        # Zero asks how it stands, which is one read too.
-        if message.timeout_ms and message.task_id not in self._owner.machine.pool.tasks:
-            waiters.look(message.task_id)
+        absent = message.task_id not in self._owner.machine.pool.tasks
+        self._owner.waiters.add(message.task_id, request, message.timeout_ms, look=absent)
+
+    def wait_many(self, message: WaitMany, request: Request) -> None:
+        """`tasks.wait_many`: as `wait`, until one of them is final."""
+        tasks = self._owner.machine.pool.tasks
+        absent = [task_id for task_id in message.task_ids if task_id not in tasks]
+        self._owner.waiters.add_many(message.task_ids, request, message.timeout_ms, look=absent)
 
 
 def _without_key_and_deadline(original: Original) -> TaskSpec:

@@ -1,15 +1,63 @@
-"""Callers of `tasks.wait`: told when their task is final, or at the time-out how it stands. Bounded in number."""
+"""Callers of `tasks.wait` and `tasks.wait_many`: told when a task of theirs is final, or at the time-out. Bounded."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any, Final
 
 from callboard.bus.serve import Request
+from callboard.schemas.codec import encode
 from callboard.schemas.errors import OrchestratorError, ResourceLimitError, TaskNotFoundError, UnavailableError
-from callboard.schemas.tasks import TaskDocument
+from callboard.schemas.tasks import TaskDocument, WaitManyAnswer
 
 Read = Callable[[list[str]], Awaitable[dict[str, TaskDocument]]]
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
+Found = Mapping[str, TaskDocument | None]
+"""What was read of a caller's tasks; `None`: there is no such task."""
+
+ANSWER_BYTES: Final = 512 * 1024
+"""Documents in one answer to `wait_many`; the others are there when it is asked again."""
+
+
+class Caller:
+    """Who waits, and for which tasks; answered once."""
+
+    def __init__(self, request: Request, task_ids: Sequence[str]) -> None:
+        self.request = request
+        self.task_ids = task_ids
+        self.timer: asyncio.TimerHandle | None = None
+
+    def at_time_out(self) -> Sequence[str]:
+        """The tasks to be read when the time is over: a `wait` tells how its task stands."""
+        return self.task_ids
+
+    def answer(self, found: Found) -> None:
+        """Answer with its one task."""
+        [(task_id, document)] = found.items()
+        if document is None:
+            self.request.refuse(TaskNotFoundError(f"there is no task {task_id}", task_id=task_id))
+        else:
+            self.request.answer(document)
+
+
+class CallerOfMany(Caller):
+    """Who waits for the first of many: told of those that are final, as many as fit."""
+
+    def at_time_out(self) -> Sequence[str]:
+        """None: not one of them was final."""
+        return ()
+
+    def answer(self, found: Found) -> None:
+        """Answer with those of its tasks that are final."""
+        tasks: list[TaskDocument] = []
+        size = 0
+        for document in found.values():
+            if document is not None and document.state.is_final:
+                size += len(encode(document)) if len(found) > 1 else 0
+                if size > ANSWER_BYTES and tasks:
+                    break
+                tasks.append(document)
+        unknown = [task_id for task_id, document in found.items() if document is None]
+        self.request.answer(WaitManyAnswer(tasks=tasks, unknown=unknown))
 
 
 class Waiters:
@@ -18,92 +66,109 @@ class Waiters:
     Args:
         read: documents by task id; missing tasks are left out.
         spawn: runs a coroutine beside the caller.
-        most: how many may wait.
+        most: how many tasks may be waited for, each as often as somebody waits for it.
     """
 
     def __init__(self, read: Read, spawn: Spawn, *, most: int) -> None:
         self._read = read
         self._spawn = spawn
         self._most = most
-        self._waiting: dict[str, dict[Request, asyncio.TimerHandle]] = {}
+        self._waiting: dict[str, set[Caller]] = {}
         self._count = 0
 
     def __len__(self) -> int:
         return self._count
 
-    def add(self, task_id: str, request: Request, timeout_ms: int) -> None:
-        """Have `request` wait for `task_id` for `timeout_ms`.
+    def add(self, task_id: str, request: Request, timeout_ms: int, *, look: bool) -> None:
+        """Have `request` wait for `task_id` for `timeout_ms`; with `look` the task may be final already.
 
         Raises:
             ResourceLimitError: too many wait already.
         """
-        if self._count >= self._most:
-            raise ResourceLimitError(f"{self._most} callers wait already", retry_after_ms=1000, limit=self._most)
-        timer = asyncio.get_running_loop().call_later(timeout_ms / 1000, self._time_out, task_id, request)
-        self._waiting.setdefault(task_id, {})[request] = timer
-        self._count += 1
+        self._add(Caller(request, (task_id,)), timeout_ms, [task_id] if look and timeout_ms else [])
 
-    def look(self, task_id: str) -> None:
-        """Read a task that may be final already, and answer its waiters if it is, or if there is no such task."""
-        self._spawn(self._look(task_id))
+    def add_many(self, task_ids: Iterable[str], request: Request, timeout_ms: int, *, look: list[str]) -> None:
+        """Have `request` wait for the first of `task_ids`; those in `look` may be final already.
 
-    async def _look(self, task_id: str) -> None:
-        try:
-            document = (await self._read([task_id])).get(task_id)
-        except OrchestratorError as error:
-            _refuse({task_id: self._take(task_id)}, error)
-            return
-        if document is None or document.state.is_final:
-            _answer_with({task_id: document}, {task_id: self._take(task_id)})
+        Raises:
+            ResourceLimitError: too many wait already.
+        """
+        self._add(CallerOfMany(request, tuple(dict.fromkeys(task_ids))), timeout_ms, look)
+
+    def _add(self, caller: Caller, timeout_ms: int, look: list[str]) -> None:
+        if self._count + len(caller.task_ids) > self._most:
+            raise ResourceLimitError(f"{self._count} tasks are waited for", retry_after_ms=1000, limit=self._most)
+        for task_id in caller.task_ids:
+            self._waiting.setdefault(task_id, set()).add(caller)
+        self._count += len(caller.task_ids)
+        caller.timer = asyncio.get_running_loop().call_later(timeout_ms / 1000, self._time_out, caller)
+        if look:
+            self._spawn(self._look(caller, look))
 
     def finished(self, task_ids: Iterable[str]) -> None:
         """Answer everyone who waits for one of these tasks, with one read for all."""
-        done = {task_id: self._take(task_id) for task_id in task_ids if task_id in self._waiting}
-        if done:
-            self._spawn(self._answer(done))
+        told: dict[Caller, list[str]] = {}
+        for task_id in task_ids:
+            for caller in self._waiting.get(task_id, ()):
+                told.setdefault(caller, []).append(task_id)
+        if told:
+            for caller in told:
+                self._remove(caller)
+            self._spawn(self._answer(told))
 
     async def answer_all(self) -> None:
         """Answer everyone with their task as it stands: the owner leaves."""
-        await self._answer({task_id: self._take(task_id) for task_id in list(self._waiting)})
+        callers = {caller for waiting in self._waiting.values() for caller in waiting}
+        for caller in callers:
+            self._remove(caller)
+        await self._answer({caller: caller.at_time_out() for caller in callers})
 
-    def _take(self, task_id: str) -> list[Request]:
-        taken = self._waiting.pop(task_id, {})
-        for timer in taken.values():
-            timer.cancel()
-        self._count -= len(taken)
-        return list(taken)
+    def _remove(self, caller: Caller) -> None:
+        if caller.timer is not None:
+            caller.timer.cancel()
+        for task_id in caller.task_ids:
+            waiting = self._waiting[task_id]
+            waiting.remove(caller)
+            if not waiting:
+                del self._waiting[task_id]
+        self._count -= len(caller.task_ids)
 
-    def _time_out(self, task_id: str, request: Request) -> None:
-        waiting = self._waiting[task_id]
-        del waiting[request]
-        if not waiting:
-            del self._waiting[task_id]
-        self._count -= 1
-        self._spawn(self._answer({task_id: [request]}))
+    def _time_out(self, caller: Caller) -> None:
+        self._remove(caller)
+        self._spawn(self._answer({caller: caller.at_time_out()}))
 
-    async def _answer(self, requests: dict[str, list[Request]]) -> None:
+    async def _look(self, caller: Caller, task_ids: list[str]) -> None:
+        """Answer at once if one of these tasks is final, or is none."""
         try:
-            documents = await self._read(list(requests))
+            documents = await self._read(task_ids)
         except OrchestratorError as error:
-            _refuse(requests, error)
+            if self._is_waiting(caller):
+                self._remove(caller)
+                caller.request.refuse(error)
+            return
+        found = {task_id: documents.get(task_id) for task_id in task_ids}
+        ended = {task_id: it for task_id, it in found.items() if it is None or it.state.is_final}
+        if ended and self._is_waiting(caller):
+            self._remove(caller)
+            caller.answer(ended)
+
+    def _is_waiting(self, caller: Caller) -> bool:
+        return caller in self._waiting.get(caller.task_ids[0], ())
+
+    async def _answer(self, callers: Mapping[Caller, Sequence[str]]) -> None:
+        wanted = {task_id for task_ids in callers.values() for task_id in task_ids}
+        try:
+            documents = await self._read(list(wanted)) if wanted else {}
+        except OrchestratorError as error:
+            _refuse(callers, error)
             return
         except asyncio.CancelledError:
-            _refuse(requests, UnavailableError("the orchestrator is stopping: ask again"))
+            _refuse(callers, UnavailableError("the orchestrator is stopping: ask again"))
             raise
-        _answer_with(documents, requests)
+        for caller, task_ids in callers.items():
+            caller.answer({task_id: documents.get(task_id) for task_id in task_ids})
 
 
-def _answer_with(documents: Mapping[str, TaskDocument | None], requests: dict[str, list[Request]]) -> None:
-    for task_id, waiting in requests.items():
-        document = documents.get(task_id)
-        for request in waiting:
-            if document is None:
-                request.refuse(TaskNotFoundError(f"there is no task {task_id}", task_id=task_id))
-            else:
-                request.answer(document)
-
-
-def _refuse(requests: dict[str, list[Request]], error: OrchestratorError) -> None:
-    for waiting in requests.values():
-        for request in waiting:
-            request.refuse(error)
+def _refuse(callers: Iterable[Caller], error: OrchestratorError) -> None:
+    for caller in callers:
+        caller.request.refuse(error)

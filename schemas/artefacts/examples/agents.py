@@ -8,6 +8,7 @@ from artefacts.examples.common import AGENT_ID, AT, HELD, INCARNATION, LATER, TA
 from artefacts.golden import ABSENT, Bad, Golden
 from callboard.schemas import agents as a
 from callboard.schemas.base import Message, Nothing
+from callboard.schemas.errors import StaleAttemptError
 from callboard.schemas.status import OwnerEvent
 from callboard.schemas.tasks import Progress, TaskError, TaskEvent
 from callboard.schemas.vocabulary import AgentState, DatabaseHealth, Outcome, TaskPriority, TaskState
@@ -108,6 +109,30 @@ EXAMPLES: Final[dict[str, Golden]] = {
             "that was the last attempt": a.Recorded(recorded=True, state=TaskState.FAILED),
         },
     ),
+    "agent.report_many": Golden(
+        good={
+            "a result and a failure": a.ReportMany(
+                incarnation=INCARNATION,
+                reports=[
+                    a.Report(task_id=TASK_ID, attempt=1, result=Raw(b'{"lines":2}')),
+                    a.Report(task_id=TASK_ID, attempt=2, error=TaskError(message="no")),
+                ],
+            ),
+        },
+        bad=[
+            Bad("no incarnation", {"incarnation": ABSENT}, "incarnation"),
+            Bad("no reports", {"reports": []}, "reports"),
+            Bad("a report without an attempt", {"reports": [{"task_id": TASK_ID}]}, "reports[0].attempt"),
+        ],
+        answers={
+            "each for itself": a.ReportManyAnswer(
+                answers=[
+                    a.Reported(recorded=True),
+                    a.Reported(error=StaleAttemptError("attempt 2 is over").body()),
+                ]
+            ),
+        },
+    ),
     "agent.progress": Golden(
         good={
             "everything": a.ReportProgress(
@@ -151,6 +176,28 @@ EXAMPLES: Final[dict[str, Golden]] = {
             "accepted": a.AssignAnswer(accepted=True),
             "busy": a.AssignAnswer(accepted=False, reason="busy", retry_after_ms=2000),
             "never": a.AssignAnswer(accepted=False, reason="unsupported"),
+        },
+    ),
+    "to.assign_many": Golden(
+        good={
+            "two offers": a.AssignMany(
+                epoch=3,
+                offers=[
+                    a.Assign(
+                        epoch=3, task_id=TASK_ID, attempt=n, type="review", priority=TaskPriority.NORMAL, metadata={}
+                    )
+                    for n in (1, 2)
+                ],
+            ),
+        },
+        bad=[_BAD_EPOCH, Bad("no offers", {"offers": []}, "offers")],
+        answers={
+            "one of two": a.AssignManyAnswer(
+                answers=[
+                    a.AssignAnswer(accepted=True),
+                    a.AssignAnswer(accepted=False, reason="busy", retry_after_ms=2000),
+                ]
+            ),
         },
     ),
     "to.cancel": Golden(

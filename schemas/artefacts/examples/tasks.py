@@ -167,6 +167,20 @@ EXAMPLES: Final[dict[str, Golden]] = {
         ],
         answers={"final": _TASK, "as it stands at the time-out": _WAITING},
     ),
+    "tasks.wait_many": Golden(
+        good={"one of two": t.WaitMany(task_ids=[TASK_ID, OTHER_TASK_ID], timeout_ms=10_000)},
+        bad=[
+            Bad("no tasks", {"task_ids": []}, "task_ids"),
+            Bad("an id that is none", {"task_ids": ["7"]}, "task_ids[0]"),
+            Bad("no time-out", {"timeout_ms": ABSENT}, "timeout_ms"),
+            Bad("longer than a minute", {"timeout_ms": 60_001}, "timeout_ms"),
+        ],
+        answers={
+            "one is final": t.WaitManyAnswer(tasks=[_TASK], unknown=[]),
+            "none at the time-out": t.WaitManyAnswer(tasks=[], unknown=[]),
+            "one that is none": t.WaitManyAnswer(tasks=[], unknown=[TASK_ID]),
+        },
+    ),
     "tasks.why": Golden(
         good={"a task": AskWhy(task_id=TASK_ID), "a dry run": AskWhy(task=_SPEC)},
         bad=[

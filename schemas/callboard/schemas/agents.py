@@ -5,8 +5,9 @@ from typing import Annotated
 from msgspec import UNSET, Meta, Raw, UnsetType
 
 from callboard.schemas.base import Message
+from callboard.schemas.errors import ErrorBody
 from callboard.schemas.labels import Labels, LabelValue
-from callboard.schemas.limits import LIST_LIMIT
+from callboard.schemas.limits import BATCH_ITEMS, LIST_LIMIT
 from callboard.schemas.names import (
     AgentId,
     Attempt,
@@ -38,6 +39,8 @@ class Register(Message, frozen=True, kw_only=True):
     metadata: Metadata | None = None
     running: Running | None = None
     draining: bool | None = None
+    batches: bool | None = None
+    """Whether it takes `assign_many`; all may send `report_many`."""
 
 
 class RegisterAnswer(Message, frozen=True, kw_only=True):
@@ -60,6 +63,8 @@ class Heartbeat(Message, frozen=True, kw_only=True):
     seq: Count
     running: Running
     draining: bool | None = None
+    batches: bool | None = None
+    """As in `register`, for an owner that was not there then."""
 
 
 class HeartbeatAnswer(Message, frozen=True, kw_only=True):
@@ -97,6 +102,19 @@ class AssignAnswer(Message, frozen=True, kw_only=True):
     retry_after_ms: DurationMs | None = None
 
 
+class AssignMany(Message, frozen=True, kw_only=True):
+    """`assign_many`, to an agent that takes batches: offers as in `assign`, each of which has the epoch too."""
+
+    epoch: Count
+    offers: Annotated[list[Assign], Meta(min_length=1, max_length=BATCH_ITEMS)]
+
+
+class AssignManyAnswer(Message, frozen=True, kw_only=True):
+    """One answer for each offer, in their order."""
+
+    answers: Annotated[list[AssignAnswer], Meta(max_length=BATCH_ITEMS)]
+
+
 class ReportProgress(Message, frozen=True, kw_only=True):
     """`progress`, published by the agent; renews the no-progress clock."""
 
@@ -126,12 +144,43 @@ class Fail(Message, frozen=True, kw_only=True):
     error: TaskError
 
 
+class Report(Message, frozen=True, kw_only=True):
+    """One of many reports: a `fail` if it has an `error`, else a `complete`."""
+
+    task_id: TaskId
+    attempt: Attempt
+    result: Raw = NULL
+    error: TaskError | None = None
+
+
+class ReportMany(Message, frozen=True, kw_only=True):
+    """`report_many`: reports of one incarnation, as if each had been sent by itself."""
+
+    incarnation: Incarnation
+    reports: Annotated[list[Report], Meta(min_length=1, max_length=BATCH_ITEMS)]
+
+
 class Recorded(Message, frozen=True, kw_only=True):
     """The report is committed; after a `fail`, the task's new state and until when it is deferred."""
 
     recorded: bool
     state: TaskState | None = None
     until: Instant | None = None
+
+
+class Reported(Message, frozen=True, kw_only=True):
+    """What became of one of many reports: the fields of `Recorded`, or `error`."""
+
+    recorded: bool | None = None
+    state: TaskState | None = None
+    until: Instant | None = None
+    error: ErrorBody | None = None
+
+
+class ReportManyAnswer(Message, frozen=True, kw_only=True):
+    """One answer for each report, in their order."""
+
+    answers: list[Reported]
 
 
 class Leave(Message, frozen=True, kw_only=True):

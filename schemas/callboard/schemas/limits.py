@@ -12,6 +12,10 @@ JSON_DEPTH: Final = 32
 """How deep a payload, result or progress may nest."""
 SUBMIT_MANY: Final = 1_000
 """Specifications in one `submit_many`."""
+BATCH_ITEMS: Final = 256
+"""Offers in one `assign_many`, reports in one `report_many`."""
+WAIT_MANY: Final = 1_000
+"""Tasks in one `wait_many`."""
 LIST_LIMIT: Final = 500
 WAIT_MS: Final = 60_000
 KEPT_ATTEMPTS: Final = 20

@@ -12,7 +12,7 @@ from msgspec import UNSET, Meta, Raw, UnsetType
 from callboard.schemas.base import Message
 from callboard.schemas.errors import ErrorBody
 from callboard.schemas.labels import LabelMatch, Preference
-from callboard.schemas.limits import LIST_LIMIT, SUBMIT_MANY, WAIT_MS
+from callboard.schemas.limits import LIST_LIMIT, SUBMIT_MANY, WAIT_MANY, WAIT_MS
 from callboard.schemas.names import (
     NO_NUL_PATTERN,
     AgentId,
@@ -276,6 +276,20 @@ class WaitTask(Message, frozen=True, kw_only=True):
 
     task_id: TaskId
     timeout_ms: Annotated[int, Meta(ge=0, le=WAIT_MS)]
+
+
+class WaitMany(Message, frozen=True, kw_only=True):
+    """`tasks.wait_many`: answered when one of the tasks is final, or after `timeout_ms`."""
+
+    task_ids: Annotated[list[TaskId], Meta(min_length=1, max_length=WAIT_MANY)]
+    timeout_ms: Annotated[int, Meta(ge=0, le=WAIT_MS)]
+
+
+class WaitManyAnswer(Message, frozen=True, kw_only=True):
+    """The tasks that are final, as many as fit into the answer, and the ids that no task of the pool has."""
+
+    tasks: list[TaskDocument]
+    unknown: list[str]
 
 
 class CancelTask(Message, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ Every `Send…` that carries a `call` is answered by exactly one event with that
 from dataclasses import dataclass
 from enum import StrEnum
 
+from callboard.agents.session.events import Reply
 from callboard.agents.session.states import Phase
 from callboard.schemas.agents import Assign, AssignAnswer
 from callboard.schemas.errors import ErrorBody
@@ -35,9 +36,9 @@ class SendHeartbeat:
 
 @dataclass(frozen=True, slots=True)
 class AnswerOffer:
-    """Answer an `assign`."""
+    """Answer an offer."""
 
-    reply: str
+    reply: Reply
     answer: AssignAnswer
 
 

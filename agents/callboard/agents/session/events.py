@@ -6,9 +6,12 @@
 
 from dataclasses import dataclass
 
-from callboard.schemas.agents import Assign, HeartbeatAnswer, RegisterAnswer
+from callboard.schemas.agents import Assign, AssignAnswer, HeartbeatAnswer, RegisterAnswer
 from callboard.schemas.errors import ErrorBody
 from callboard.schemas.tasks import AttemptRef, Progress, TaskError
+
+Reply = str | list[AssignAnswer]
+"""A subject, or the answers to one message's offers so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +77,9 @@ class HeartbeatUnanswered:
 
 @dataclass(frozen=True, slots=True)
 class OfferArrived:
-    """`assign` came."""
+    """`assign` came, or one of `assign_many`; `reply` is where its answer goes, of no concern here."""
 
-    reply: str
+    reply: Reply
     offer: Assign
 
 

@@ -99,9 +99,7 @@ class OrchestratorConfig(Settings, frozen=True, kw_only=True):
     ] = 10
     late_results: Annotated[
         LateResults,
-        Meta(
-            description="A result of an attempt that was given up, while its task waits: taken or refused"
-        ),
+        Meta(description="A result of an attempt that was given up, while its task waits: taken or refused"),
     ] = LateResults.REFUSE
     offer_repeat_ms: Annotated[
         tuple[Ms, ...], Meta(description="When an unanswered offer is repeated, ms after the one before", max_length=10)

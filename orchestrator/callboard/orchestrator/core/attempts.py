@@ -5,6 +5,7 @@ from callboard.orchestrator.core.effects import SendCancel, SendOffer
 from callboard.orchestrator.core.events import (
     OfferAnswered,
     OfferUndeliverable,
+    OfferUnsendable,
     ProgressReported,
 )
 from callboard.orchestrator.core.model import Agent, Held, Task
@@ -44,7 +45,7 @@ def assign(pool: Pool, task: Task, agent: Agent, now_ms: int) -> None:
 def offer(pool: Pool, task: Task, now_ms: int) -> None:
     """Send the first offer of the current attempt, after the commit, and watch for its answer."""
     task.offers_sent = 1
-    pool.after_commit.append(_offer(task, now_ms))
+    pool.after_commit.append(_offer(pool, task, now_ms))
     pool.timers.set(Clock.OFFER, task.task_id, now_ms + pool.settings.offer_repeats_ms[0])
 
 
@@ -60,7 +61,7 @@ def on_offer_unanswered(pool: Pool, task: Task, now_ms: int) -> None:
         undeliver(pool, task, now_ms)
         return
     task.offers_sent += 1
-    pool.at_once.append(_offer(task, now_ms))
+    pool.at_once.append(_offer(pool, task, now_ms))
     pause_ms = repeats[min(task.offers_sent, len(repeats)) - 1]
     pool.timers.set(Clock.OFFER, task.task_id, now_ms + pause_ms)
 
@@ -74,14 +75,16 @@ def undeliver(pool: Pool, task: Task, now_ms: int) -> None:
     holds.give_back(pool, agent, held)
 
 
-def _offer(task: Task, now_ms: int) -> SendOffer:
+def _offer(pool: Pool, task: Task, now_ms: int) -> SendOffer:
     assert task.agent_id is not None  # noqa: S101 - an assigned task has its agent by construction
+    agent = pool.agents.get(task.agent_id)
     return SendOffer(
         agent_id=task.agent_id,
         task_id=task.task_id,
         attempt=task.attempt,
         remaining_ms=None if task.deadline_ms is None else max(task.deadline_ms - now_ms, 0),
         run_timeout_ms=task.run_timeout_ms,
+        batches=agent is not None and agent.batches,
     )
 
 
@@ -125,6 +128,16 @@ def on_offer_undeliverable(pool: Pool, event: OfferUndeliverable, now_ms: int) -
     task = current(pool, event.agent_id, event.held)
     if task is not None and task.state is TaskState.ASSIGNED:
         undeliver(pool, task, now_ms)
+
+
+def on_offer_unsendable(pool: Pool, event: OfferUnsendable, now_ms: int) -> None:
+    """It is nobody's fault: free for the task, which waits for its error's time, so that it holds up nobody."""
+    task = current(pool, event.agent_id, event.held)
+    if task is None or task.state is not TaskState.ASSIGNED:
+        return
+    agent = pool.agents[event.agent_id]
+    end_attempt(pool, task, Outcome.UNDELIVERED, now_ms, what=Move.BACKED_OFF, error=event.error)
+    holds.give_back(pool, agent, event.held)
 
 
 def accept(pool: Pool, task: Task, now_ms: int) -> None:

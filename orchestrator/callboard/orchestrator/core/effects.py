@@ -59,6 +59,8 @@ class SendOffer:
     attempt: int
     remaining_ms: int | None
     run_timeout_ms: int | None
+    batches: bool = False
+    """Whether the agent takes many offers in one message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -170,6 +170,15 @@ class OfferUndeliverable:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OfferUnsendable:
+    """The offer does not fit into a message that NATS takes now."""
+
+    agent_id: str
+    held: Held
+    error: TaskError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DrainRequested:
     """An operator wants an agent to take nothing new; with `grace_ms`, what still runs then is released."""
 
@@ -247,6 +256,7 @@ Event = (
     | ProgressReported
     | OfferAnswered
     | OfferUndeliverable
+    | OfferUnsendable
     | DrainRequested
     | ResumeRequested
     | ShutdownRequested

@@ -141,6 +141,7 @@ def _describe(agent: Agent, message: Register) -> None:
     agent.slots = message.slots or 1
     agent.version = message.version
     agent.own_drain = message.draining or False
+    agent.batches = message.batches or False
 
 
 def _dictate(pool: Pool, agent: Agent) -> None:
@@ -167,6 +168,7 @@ def on_heartbeat(pool: Pool, event: HeartbeatReceived, now_ms: int) -> None:
     if message.seq > agent.seq:
         agent.seq = message.seq
         agent.seen_ms = now_ms
+        agent.batches = message.batches or False
         if message.draining is not None and message.draining != agent.own_drain:
             agent.own_drain = message.draining
             pool.touch_agent(agent)

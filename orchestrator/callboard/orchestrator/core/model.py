@@ -134,6 +134,8 @@ class Agent:
     own_drain: bool = False
     stopping: bool = False
     spawned: bool = False
+    batches: bool = False
+    """Whether it takes many offers in one message; a new owner learns it from the next heartbeat."""
 
     seq: int = -1
     interval_ms: int = 0

@@ -16,7 +16,7 @@ from typing import Final, Protocol
 
 from callboard.orchestrator.core.changes import AgendaRead, Changes, LaneRead, Snapshot, StoredTask
 from callboard.orchestrator.core.events import Looked
-from callboard.schemas.tasks import ListTasks, TaskDocument, TaskPage
+from callboard.schemas.tasks import ListTasks, TaskDocument, TaskPage, TaskSpec
 from callboard.schemas.vocabulary import HELD_TASK_STATES, WAITING_TASK_STATES, Durability
 
 FIRST_ID: Final = "00000000-0000-0000-0000-000000000000"
@@ -56,11 +56,15 @@ class Committed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OfferContent:
-    """What an offer needs beside the core's facts: `spec` is the specification's JSON without the payload."""
+    """What an offer needs beside the core's facts: `spec` is the specification's JSON without the payload.
+
+    `decoded` is that specification where it is at hand.
+    """
 
     spec: bytes
     payload: bytes
     progress: bytes | None
+    decoded: TaskSpec | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

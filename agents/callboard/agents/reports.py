@@ -1,0 +1,130 @@
+"""Reports on their way out: those that handlers ended with in one turn of the loop go together.
+
+Rules:
+- A batch holds at most `BATCH_ITEMS` reports and `BATCH_BYTES` bytes; a report that is alone goes as `complete` or
+  `fail`.
+- Each report is answered for itself. What refuses a batch as such, and for good, says nothing about any one of them:
+  they are sent again, each alone.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, TypeVar
+
+import structlog
+
+from callboard.agents.session import events as ev
+from callboard.schemas.agents import Complete, Fail, Recorded, Report, Reported, ReportMany, ReportManyAnswer
+from callboard.schemas.errors import OrchestratorError, from_body
+from callboard.schemas.limits import BATCH_ITEMS
+from callboard.schemas.tasks import AttemptRef
+
+M = TypeVar("M")
+
+BATCH_BYTES: Final = 512 * 1024
+"""NATS takes messages of 1 MiB unless configured otherwise."""
+
+
+class Ask(Protocol):
+    """Sends a request of this agent; its end is events. `refused` gets `None` when nobody answered."""
+
+    def __call__(  # noqa: D102, PLR0917 - the class says it; a request is what it asks and what becomes of it
+        self,
+        verb: str,
+        message: object,
+        answer: type[M],
+        timeout_ms: int,
+        answered: Callable[[M], Sequence[ev.Event]],
+        refused: Callable[[OrchestratorError | None], Sequence[ev.Event]],
+    ) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A report to send, as the session's call `call`; `size` in bytes, about."""
+
+    ref: AttemptRef
+    call: int
+    report: Report
+    size: int
+    timeout_ms: int
+
+
+class Reports:
+    """Sends what is put, at the end of the turn."""
+
+    def __init__(self, incarnation: str, loop: asyncio.AbstractEventLoop, ask: Ask, log: Any) -> None:  # noqa: ANN401 - structlog's bound loggers have no public type
+        self._incarnation = incarnation
+        self._loop = loop
+        self._ask = ask
+        self._log: structlog.stdlib.BoundLogger = log
+        self._waiting: list[Pending] = []
+
+    def put(self, pending: Pending) -> None:
+        """Have this report sent."""
+        if not self._waiting:
+            self._loop.call_soon(self._send)
+        self._waiting.append(pending)
+
+    def _send(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        batch: list[Pending] = []
+        size = 0
+        for pending in waiting:
+            if batch and (len(batch) == BATCH_ITEMS or size + pending.size > BATCH_BYTES):
+                self._send_together(batch)
+                batch, size = [], 0
+            batch.append(pending)
+            size += pending.size
+        self._send_together(batch)
+
+    def _send_together(self, batch: list[Pending]) -> None:
+        if len(batch) == 1:
+            self._send_alone(batch[0])
+            return
+
+        def answered(answer: ReportManyAnswer) -> list[ev.Event]:
+            if len(answer.answers) != len(batch):
+                return [self._unrecorded(pending, None) for pending in batch]
+            return [self._ended(*each) for each in zip(batch, answer.answers, strict=True)]
+
+        def refused(error: OrchestratorError | None) -> list[ev.Event]:
+            if error is not None and not error.retryable:
+                for pending in batch:
+                    self._send_alone(pending)
+                return []
+            return [self._unrecorded(pending, error) for pending in batch]
+
+        body = ReportMany(incarnation=self._incarnation, reports=[pending.report for pending in batch])
+        self._ask("report_many", body, ReportManyAnswer, batch[0].timeout_ms, answered, refused)
+
+    def _send_alone(self, pending: Pending) -> None:
+        ref, report = pending.ref, pending.report
+        body: Complete | Fail = Complete(
+            task_id=ref.task_id, attempt=ref.attempt, incarnation=self._incarnation, result=report.result
+        )
+        if report.error is not None:
+            body = Fail(task_id=ref.task_id, attempt=ref.attempt, incarnation=self._incarnation, error=report.error)
+
+        def answered(answer: Recorded) -> list[ev.Event]:
+            return [self._ended(pending, Reported(recorded=answer.recorded))]
+
+        def refused(error: OrchestratorError | None) -> list[ev.Event]:
+            return [self._unrecorded(pending, error)]
+
+        self._ask("complete" if report.error is None else "fail", body, Recorded, pending.timeout_ms, answered, refused)
+
+    def _ended(self, pending: Pending, answer: Reported) -> ev.Event:
+        if answer.recorded:
+            return ev.ReportRecorded(pending.ref)
+        return self._unrecorded(pending, None if answer.error is None else from_body(answer.error))
+
+    def _unrecorded(self, pending: Pending, error: OrchestratorError | None) -> ev.Event:
+        ref = pending.ref
+        if error is None:
+            return ev.ReportUnanswered(ref, pending.call)
+        self._log.warning(
+            "report refused", task_id=ref.task_id, attempt=ref.attempt, code=error.code, why=error.message
+        )
+        return ev.ReportRefused(ref, pending.call, error.body())
