@@ -34,16 +34,17 @@ class Witness(Runtime):
 
     def start(self) -> None:
         self._verbs: dict[AttemptRef, str] = {}
-        self._offers: dict[str, AttemptRef] = {}
+        self._offered: AttemptRef | None = None
+        # An offer is answered while it is taken in, if at all.
         who = self._identity
         HISTORY.write(h.AgentBegan(agent_id=who.agent_id, incarnation=who.incarnation, slots=who.slots))
         super().start()
 
     def _apply(self, event: ev.Event) -> None:
         match event:
-            case ev.OfferArrived(reply=reply, offer=offer):
+            case ev.OfferArrived(offer=offer):
                 ref = AttemptRef(task_id=offer.task_id, attempt=offer.attempt)
-                self._offers[reply] = ref
+                self._offered = ref
                 HISTORY.write(h.Offered(**self._of(ref), epoch=offer.epoch))
             case ev.HandlerSucceeded(ref=ref) | ev.HandlerFailed(ref=ref) | ev.HandlerStopped(ref=ref):
                 HISTORY.write(h.Finished(**self._of(ref)))
@@ -59,19 +60,19 @@ class Witness(Runtime):
 
     def _perform(self, effect: do.Effect) -> None:
         match effect:
-            case do.AnswerOffer(reply=reply, answer=answer):
-                HISTORY.write(h.OfferAnswered(**self._of(self._offers.pop(reply)), accepted=answer.accepted))
+            case do.AnswerOffer(answer=answer) if self._offered is not None:
+                HISTORY.write(h.OfferAnswered(**self._of(self._offered), accepted=answer.accepted))
             case do.StartHandler(ref=ref):
                 HISTORY.write(h.Started(**self._of(ref)))
             case do.SendComplete(ref=ref):
-                self._reports(ref, "complete")
+                self._note(ref, "complete")
             case do.SendFail(ref=ref):
-                self._reports(ref, "fail")
+                self._note(ref, "fail")
             case _:
                 pass
         super()._perform(effect)
 
-    def _reports(self, ref: AttemptRef, verb: str) -> None:
+    def _note(self, ref: AttemptRef, verb: str) -> None:
         self._verbs[ref] = verb
         HISTORY.write(h.Reporting(**self._of(ref), verb=verb))
 
