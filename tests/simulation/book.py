@@ -187,10 +187,13 @@ class Book:
             self._world.fail(f"{task_id}/{attempt} of {who} is recorded as {outcome}, and refused", about=task_id)
 
     def offered(self, task_id: str, attempt: int, agent_id: str) -> None:
-        """An attempt was offered."""
+        """An attempt was offered; by one who was stopped, long after it ended."""
         line = self.lines.get(task_id)
-        if line is None or line.attempt < attempt or (line.attempt == attempt and line.agent_id != agent_id):
+        if line is None or line.attempt < attempt:
             self._world.fail(f"{task_id}/{attempt} was offered to {agent_id} before its commit", about=task_id)
+        holder = line.ends[attempt - 1].agent_id if attempt <= len(line.ends) else line.agent_id
+        if holder != agent_id:
+            self._world.fail(f"{task_id}/{attempt} of {holder} was offered to {agent_id}", about=task_id)
 
     def told(self, task_id: str, state: TaskState) -> None:
         """A client was told the final state of its task."""

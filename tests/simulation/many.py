@@ -62,6 +62,8 @@ def run_on_all_cores(
     seeds: Sequence[int], cores: int, on_progress: Callable[[int], None], *, shrinks: bool = True
 ) -> Sum:
     """Run these on so many cores, until one breaks a rule; `on_progress` is told how many have been run."""
+    if cores == 1:
+        return run_many(seeds, shrinks=shrinks)
     total = Sum()
     goes = (seeds[start : start + IN_ONE_GO] for start in range(0, len(seeds), IN_ONE_GO))
     with ProcessPoolExecutor(cores) as pool:

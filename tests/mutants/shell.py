@@ -1,0 +1,243 @@
+"""Mutants of what is around the core: the owner and its hand, the keeper, the store, the SDK's session."""
+
+from typing import Final
+
+from tests.mutants.mutant import Mutant
+
+_SHELL: Final = "orchestrator/callboard/orchestrator"
+_STORE: Final = f"{_SHELL}/store"
+_SESSION: Final = "agents/callboard/agents/session"
+_SESSION_TESTS: Final = ("tests/unit/test_agents_session.py",)
+
+OWNER: Final = (
+    Mutant(
+        safeguard="trust check before effects",
+        path=f"{_SHELL}/owner.py",
+        old="        while self._effects and self._trust.holds:",
+        new="        while self._effects:",
+        tests=("tests/integration/test_fencing.py", "tests/integration/test_take_over.py"),
+    ),
+    Mutant(
+        safeguard="trust ends",
+        path=f"{_SHELL}/trust.py",
+        old="        return self._steady() < self._until_s",
+        new="        return self._steady() > 0",
+        tests=("tests/integration/test_take_over.py",),
+        simulated=True,
+    ),
+    Mutant(
+        safeguard="trust runs from before the request was sent",
+        path=f"{_SHELL}/writer.py",
+        old="                    self._trust.extend(began_s)",
+        new="                    self._trust.extend(steady_s())",
+        tests=("tests/unit/test_writer.py",),
+    ),
+    Mutant(
+        safeguard="trust is not extended by a repeated commit",
+        path=f"{_SHELL}/writer.py",
+        old="if tries == 1 or isinstance(result, Lease):",
+        new="if tries > 0 or isinstance(result, Lease):",
+        tests=("tests/unit/test_writer.py",),
+    ),
+    Mutant(
+        safeguard="a commit in doubt is repeated",
+        path=f"{_SHELL}/writer.py",
+        old="                await asyncio.sleep(RETRY_S)",
+        new='                self._on_lost("the database is away")\n                return None',
+        tests=("tests/unit/test_writer.py",),
+    ),
+    Mutant(
+        safeguard="lease renewal only while heard",
+        path=f"{_SHELL}/owner.py",
+        old="        elif self._trust.is_heard and (",
+        new="        elif self._trust is not None and (",
+        tests=("tests/integration/test_take_over.py",),
+    ),
+    Mutant(
+        safeguard="a replica that is deaf takes no pool",
+        path=f"{_SHELL}/keeper.py",
+        old="                await self._premises.bus.rtt(HEAR_S)\n",
+        new="",
+        tests=("tests/integration/test_deaf_replica.py",),
+    ),
+    Mutant(
+        safeguard="passive owner refuses",
+        path=f"{_SHELL}/owner.py",
+        old="        if not self.is_active or not self._trust.holds or self._writer.is_in_doubt:",
+        new="        if self._lost:",
+        tests=("tests/integration/test_take_over.py", "tests/contract/test_database_away.py"),
+    ),
+    Mutant(
+        safeguard="observation resumed before timers",
+        path=f"{_SHELL}/owner.py",
+        old="            # Before any timer: nobody may be judged by a silence that could not be heard.\n"
+        "            self._effects.extend(self.machine.handle(ObservationResumed(), self.clock.now_ms()))\n",
+        new="",
+        tests=("tests/contract/test_database_away.py",),
+    ),
+    Mutant(
+        safeguard="a trusted owner believes no announcement",
+        path=f"{_SHELL}/keeper.py",
+        old="event.epoch > lease.epoch and not owner.is_active:",
+        new="event.epoch > lease.epoch:",
+        tests=("tests/contract/test_bad_input.py::test_a_forged_announcement_of_another_owner_is_not_believed",),
+    ),
+)
+
+STORE: Final = (
+    Mutant(
+        safeguard="epoch fence in commits (Postgres)",
+        path=f"{_STORE}/batch.py",
+        old="WHERE pool = $1 AND epoch = $2 AND holder = $3 AND batch = $4::bigint - 1",
+        new="WHERE pool = $1 AND $2::bigint > 0 AND $3::text <> '' AND batch = $4::bigint - 1",
+        tests=("tests/integration/test_store_faults.py", "tests/integration/test_store_postgres.py"),
+    ),
+    Mutant(
+        safeguard="epoch fence in commits (memory)",
+        path=f"{_STORE}/memory.py",
+        old="or (held.lease.holder, held.lease.epoch) != (lease.holder, lease.epoch):",
+        new="or not lease.epoch:",
+        tests=("tests/unit/test_store_memory.py",),
+        simulated=True,
+    ),
+    Mutant(
+        safeguard="batch number check (Postgres)",
+        path=f"{_STORE}/batch.py",
+        old="WHERE pool = $1 AND epoch = $2 AND holder = $3 AND batch = $4::bigint - 1",
+        new="WHERE pool = $1 AND epoch = $2 AND holder = $3 AND $4::bigint > 0",
+        tests=("tests/integration/test_store_faults.py", "tests/integration/test_store_postgres.py"),
+    ),
+    Mutant(
+        safeguard="batch number check (memory)",
+        path=f"{_STORE}/memory.py",
+        old=(
+            "        if held.lease.batch == number:\n"
+            "            return replace(held.last, now_ms=now_ms)\n"
+            "        if held.lease.batch != number - 1:"
+        ),
+        new="        if number < 0:",
+        tests=("tests/unit/test_store_memory.py",),
+        simulated=True,
+    ),
+    Mutant(
+        safeguard="a batch committed before is known again (Postgres)",
+        path=f"{_STORE}/commit.py",
+        old="        if lease.batch != self._number:",
+        new="        if lease.batch != -1:",
+        tests=("tests/integration/test_store_faults.py", "tests/integration/test_store_postgres.py"),
+    ),
+    Mutant(
+        safeguard="idempotency key (Postgres)",
+        path=f"{_STORE}/batch.py",
+        old="    WHERE k.finished_ms + (SELECT key_retention_ms FROM lease) <= excluded.claimed_ms\n",
+        new="",
+        tests=("tests/integration/test_store_postgres.py",),
+    ),
+    Mutant(
+        safeguard="idempotency key (memory)",
+        path=f"{_STORE}/memory.py",
+        old=(
+            "            if claim is not None and not self._is_over(claim, new.created_ms):\n"
+            "                return False\n"
+        ),
+        new="",
+        tests=("tests/unit/test_store_memory.py",),
+        simulated=True,
+    ),
+    Mutant(
+        safeguard="row guard (Postgres)",
+        path=f"{_STORE}/batch.py",
+        old="        AND t.state = x.was_state AND t.attempt = x.was_attempt\n    RETURNING 1\n",
+        new="    RETURNING 1\n",
+        tests=("tests/integration/test_store_postgres.py",),
+    ),
+    Mutant(
+        safeguard="a lease that is not over is not taken (Postgres)",
+        path=f"{_STORE}/leases.py",
+        old="WHERE l.holder IS NULL OR l.holder = excluded.holder OR l.expires_at <= now()",
+        new="WHERE l.pool IS NOT NULL",
+        tests=("tests/integration/test_store_postgres.py",),
+    ),
+    Mutant(
+        safeguard="a lease that is not over is not taken (memory)",
+        path=f"{_STORE}/memory.py",
+        old="if not held.is_given_up and held.lease.holder != holder and held.expires_ms > now_ms:",
+        new="if held.expires_ms < 0:",
+        tests=("tests/unit/test_store_memory.py",),
+        simulated=True,
+    ),
+)
+
+SESSION: Final = (
+    Mutant(
+        safeguard="agents re-send what is not recorded",
+        path=f"{_SESSION}/machine.py",
+        old="        if held := self._current(event):\n            self._ledger.put_off(held, self._now_ms)\n",
+        new="        self._current(event)\n",
+        tests=_SESSION_TESTS,
+        simulated=True,
+    ),
+    Mutant(
+        safeguard="agents list what is finished and not recorded",
+        path=f"{_SESSION}/states.py",
+        old="frozenset({AttemptState.RUNNING, AttemptState.STOPPING, AttemptState.REPORTING, AttemptState.RELEASED})",
+        new="frozenset({AttemptState.RUNNING, AttemptState.STOPPING, AttemptState.RELEASED})",
+        tests=_SESSION_TESTS,
+        simulated=True,
+    ),
+    Mutant(
+        safeguard="duplicate assignment run once",
+        path=f"{_SESSION}/machine.py",
+        old="        known = self._recent.answer(ref, now_ms=self._now_ms)",
+        new="        known = None",
+        tests=_SESSION_TESTS,
+        simulated=True,
+    ),
+    Mutant(
+        safeguard="cancelled attempt remembered",
+        path=f"{_SESSION}/machine.py",
+        old="            self._remember(ref, _CANCELLED)\n            held = ",
+        new="            held = ",
+        tests=_SESSION_TESTS,
+        simulated=True,
+    ),
+    Mutant(
+        safeguard="lower epoch ignored by agents: orders",
+        path=f"{_SESSION}/presence.py",
+        old="        if epoch < self.epoch:\n            return False\n",
+        new="",
+        tests=_SESSION_TESTS,
+        simulated=True,
+    ),
+    Mutant(
+        safeguard="lower epoch ignored by agents: answers",
+        path=f"{_SESSION}/presence.py",
+        old="        if answer.epoch < self.epoch and not forgets_epoch:",
+        new="        if answer.epoch < 0 and not forgets_epoch:",
+        tests=_SESSION_TESTS,
+    ),
+    Mutant(
+        safeguard="an agent without a lease takes nothing",
+        path=f"{_SESSION}/machine.py",
+        old="        if self.phase is Phase.LEASE_LOST:\n            return AssignAnswer",
+        new="        if self.phase is Phase.GONE:\n            return AssignAnswer",
+        tests=_SESSION_TESTS,
+    ),
+    Mutant(
+        safeguard="unknown agents register and repeat",
+        path=f"{_SESSION}/machine.py",
+        old=(
+            "            if self.phase is Phase.SIGNED_IN:\n"
+            "                self._do(self._presence.forget(self._now_ms))\n"
+        ),
+        new="",
+        tests=_SESSION_TESTS,
+    ),
+    Mutant(
+        safeguard="never more handlers than slots",
+        path=f"{_SESSION}/ledger.py",
+        old="return self.handlers >= self._slots or ",
+        new="return ",
+        tests=_SESSION_TESTS,
+    ),
+)
