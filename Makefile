@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test test-polyglot lint types docs schemas soak hand-overs bench-core chaos check clean
+.PHONY: help install demo test test-polyglot lint types docs schemas soak hand-overs bench bench-smoke bench-limits bench-scale bench-core chaos check clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -49,6 +49,19 @@ soak: $(STAMP) ## Constant load for HOURS=1: fails when memory, descriptors, tas
 
 hand-overs: $(STAMP) ## A hundred hand-overs of pools under load: no call fails, each under half a second
 	CALLBOARD_TEST_HAND_OVERS=100 $(BIN)/pytest -s -k hand_overs_under_load tests/integration/test_replicas.py
+
+BENCH ?=
+bench: $(STAMP) ## Beside Celery, dramatiq, taskiq, pgqueuer, Ray, ...: make bench BENCH="--systems callboard dramatiq"
+	$(BIN)/python -m benchmarks.compare $(BENCH)
+
+bench-smoke: $(STAMP) ## Guard: throughput and latency against bare NATS and a bare commit; under a minute
+	$(BIN)/python -m benchmarks.smoke
+
+bench-limits: $(STAMP) ## Heartbeats of 10,000 agents, memory, growth, registration, spawn, status: one table
+	$(BIN)/python -m benchmarks.limits $(BENCH)
+
+bench-scale: $(STAMP) ## P pools over R replicas, and what that means for 10, 100, 1,000
+	$(BIN)/python -m benchmarks.scale $(BENCH)
 
 bench-core: $(STAMP) ## Time per decision of the scheduling core, over growing fleets and backlogs
 	$(BIN)/python benchmarks/core.py

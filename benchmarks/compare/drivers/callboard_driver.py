@@ -12,6 +12,7 @@ from benchmarks.compare.drivers.seat import BULK, RESULT, Client, obey, work
 from callboard.agents import Agent, TaskContext
 from callboard.bus.client import Client as CallboardClient
 from callboard.bus.client_spec import make_spec
+from callboard.schemas.subjects import DEFAULT_POOL
 
 TYPE = "noop"
 SLOTS = 1_000
@@ -25,7 +26,9 @@ class Callboard(Client):
         self.client: CallboardClient
 
     async def open(self) -> None:
-        self.client = await self.stack.enter_async_context(CallboardClient.connect(os.environ["NATS_URL"]))
+        self.client = await self.stack.enter_async_context(
+            CallboardClient.connect(os.environ["NATS_URL"], pool=os.environ.get("CALLBOARD_POOL", DEFAULT_POOL))
+        )
 
     async def run(self, text: str) -> str:
         return str(await self.client.run(TYPE, text))

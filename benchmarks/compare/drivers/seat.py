@@ -17,6 +17,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 Given = TypeVar("Given")
@@ -184,27 +185,28 @@ async def submit(client: Client, tasks: int) -> dict[str, Any]:
     return {"done": tasks}
 
 
-ORDERS: dict[str, Callable[..., Awaitable[dict[str, Any]]]] = {
-    "one_by_one": one_by_one,
-    "bulk": bulk,
-    "open_loop": open_loop,
-    "submit": submit,
-}
+Orders = dict[str, Callable[..., Awaitable[dict[str, Any]]]]
 
 
 async def obey(client: Client) -> None:
-    """Answer orders, one JSON object a line, until standard input ends."""
+    """Open, answer orders, close."""
+    await client.open()
+    measurements: Orders = {"one_by_one": one_by_one, "bulk": bulk, "open_loop": open_loop, "submit": submit}
+    await answer({name: partial(measurement, client) for name, measurement in measurements.items()})
+    await client.close()
+
+
+async def answer(orders: Orders) -> None:
+    """Carry orders out, one JSON object a line, until standard input ends."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    orders = asyncio.StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
-    await client.open()
-    while line := await orders.readline():
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    while line := await reader.readline():
         order = json.loads(line)
         try:
-            answer = await ORDERS[order.pop("order")](client, **order)
-        except Exception as error:  # noqa: BLE001 - the harness reports it as the reason and skips the system
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        answers.write(json.dumps(answer) + "\n")
+            found = await orders[order.pop("order")](**order)
+        except Exception as error:  # noqa: BLE001 - the harness reports it as the reason
+            found = {"error": f"{type(error).__name__}: {error}"}
+        answers.write(json.dumps(found) + "\n")
         answers.flush()
-    await client.close()

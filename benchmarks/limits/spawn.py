@@ -1,0 +1,75 @@
+"""Spawning an agent: how much of it is ours, beside what Python takes to start the same program.
+
+Both ways take turns. By hand, the same command is started with the same variables, and the clock runs until the
+orchestrator says that the agent is online; the guard that every spawned process is started through is part of ours.
+"""
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+import nats
+from benchmarks.bed import servers, serving
+from benchmarks.limits.limit import Limit
+from nats.aio.client import Client as Nats
+
+from callboard.bus.client import Client
+from callboard.schemas.subjects import Subjects
+from callboard.schemas.vocabulary import AgentState
+
+TURNS: Final = 15
+WITHIN_S: Final = 60.0
+ECHO: Final = (sys.executable, "-m", "callboard.agents.echo")
+AT: Final = Subjects("default")
+
+
+async def spawn(directory: Path, scale: float) -> list[Limit]:
+    """The difference of the medians, and the whole."""
+    config = directory / "callboard.toml"
+    config.write_text("[roles.worker]\nslots = 1\n", encoding="utf-8")
+    turns = max(3, round(TURNS * scale))
+    settings = {"CALLBOARD_CONFIG": str(config), "CALLBOARD_MAX_CONCURRENT_AGENTS": str(turns + 1)}
+    ours: list[float] = []
+    bare: list[float] = []
+    async with (
+        servers(directory) as both,
+        serving(directory, both.environment, settings),
+        Client.connect(both.nats.url) as client,
+    ):
+        bus = await nats.connect(both.nats.url)
+        try:
+            for number in range(turns):
+                bare.append(await _by_hand_ms(bus, both.environment, f"hand-{number}"))
+                ours.append(await _spawned_ms(client, f"spawned-{number}"))
+        finally:
+            await bus.close()
+    note = f"{median(ours):.0f} ms in all, {median(bare):.0f} ms by hand"
+    return [Limit(name="agent spawn: our share", value=median(ours) - median(bare), unit="ms", most=5, note=note)]
+
+
+async def _spawned_ms(client: Client, agent_id: str) -> float:
+    began = time.perf_counter()
+    await client.spawn("worker", agent_id=agent_id, timeout_s=WITHIN_S)
+    spent = 1e3 * (time.perf_counter() - began)
+    await client.shutdown_agent(agent_id, grace_ms=0)
+    return spent
+
+
+async def _by_hand_ms(bus: Nats, environment: Mapping[str, str], agent_id: str) -> float:
+    online = await bus.subscribe(AT.agent_event(AgentState.ONLINE, agent_id))
+    await bus.flush()
+    env = {**environment, "CALLBOARD_AGENT_ID": agent_id, "CALLBOARD_ROLE": "worker", "PATH": os.environ["PATH"]}
+    began = time.perf_counter()
+    process = await asyncio.create_subprocess_exec(*ECHO, env=env, stderr=asyncio.subprocess.DEVNULL)
+    try:
+        await online.next_msg(timeout=WITHIN_S)
+        return 1e3 * (time.perf_counter() - began)
+    finally:
+        process.terminate()
+        await process.wait()
+        await online.unsubscribe()
