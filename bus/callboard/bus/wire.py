@@ -19,6 +19,8 @@ _CRLF: Final = b"\r\n"
 _VERSION: Final = b"NATS/1.0"
 _PART: Final = r"[^\s.*>\x00-\x1f\x7f\ud800-\udfff]+"
 _SUBJECT: Final = re.compile(rf"{_PART}(?:\.{_PART})*")
+_PLAIN_SUBJECT: Final = re.compile(r"[A-Za-z0-9_$-]+(?:\.[A-Za-z0-9_$-]+)*")
+"""Nearly all subjects, for a third of the time."""
 _PATTERN: Final = re.compile(rf"(?:{_PART}|\*)(?:\.(?:{_PART}|\*))*(?:\.>)?|>")
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _LINE_BREAKS: Final = str.maketrans({"\r": " ", "\n": " ", "\x00": " "})
@@ -33,6 +35,8 @@ class BrokenFrameError(Exception):
 
 def is_subject(subject: str) -> bool:
     """Whether a message can be published to `subject`: no wildcard, white space, control character or empty token."""
+    if _PLAIN_SUBJECT.fullmatch(subject) is not None:
+        return len(subject) <= SUBJECT_BYTES
     return _SUBJECT.fullmatch(subject) is not None and len(subject.encode()) <= SUBJECT_BYTES
 
 

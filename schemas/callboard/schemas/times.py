@@ -8,7 +8,8 @@ _MILLISECOND = timedelta(milliseconds=1)
 
 def to_instant(at_ms: int) -> datetime:
     """The wire's instant for `at_ms` milliseconds since the epoch."""
-    return _EPOCH + timedelta(milliseconds=at_ms)
+    seconds, ms = divmod(at_ms, 1000)
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=ms * 1000)
 
 
 def to_instant_or_none(at_ms: int | None) -> datetime | None:

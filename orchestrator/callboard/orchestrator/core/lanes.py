@@ -55,6 +55,7 @@ class Lane:
     def push(self, task: Task) -> None:
         """Have `task` wait here."""
         self._waiting[task.task_id] = task
+        self.strand.waiting += 1
         heapq.heappush(self._heap, task.place)
         if len(self._heap) > 2 * len(self._waiting) + _COMPACT_FROM:
             self._heap = [waiting.place for waiting in self._waiting.values()]
@@ -62,7 +63,8 @@ class Lane:
 
     def remove(self, task: Task) -> None:
         """Have `task` wait no longer, if it did."""
-        self._waiting.pop(task.task_id, None)
+        if self._waiting.pop(task.task_id, None) is not None:
+            self.strand.waiting -= 1
 
     def head(self) -> Task | None:
         """The first task in memory."""
@@ -99,13 +101,15 @@ class Lane:
 class Strand:
     """The lanes of one placement class and one concurrency key (`None`: those without any)."""
 
-    __slots__ = ("key", "lanes", "needs", "use")
+    __slots__ = ("key", "lanes", "needs", "use", "waiting")
 
     def __init__(self, needs: Needs, key: str | None, use: KeyUse | None) -> None:
         self.needs = needs
         self.key = key
         self.use = use
         self.lanes: dict[int, Lane] = {}
+        self.waiting = 0
+        """Tasks in memory, over all lanes."""
 
     @property
     def is_open(self) -> bool:
@@ -115,7 +119,7 @@ class Strand:
     @property
     def is_unused(self) -> bool:
         """Whether nothing waits here."""
-        return all(lane.is_unused for lane in self.lanes.values())
+        return not self.waiting and all(lane.is_unused for lane in self.lanes.values())
 
     @property
     def is_whole(self) -> bool:
