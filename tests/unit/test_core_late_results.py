@@ -3,6 +3,7 @@
 import pytest
 from tests.support.core_rig import Rig, given_up
 
+from callboard.orchestrator.core import events as ev
 from callboard.orchestrator.core.settings import CoreSettings
 from callboard.schemas.agents import Recorded
 from callboard.schemas.tasks import Backoff, TaskError
@@ -83,6 +84,14 @@ def test_a_final_state_is_final(how: str) -> None:
     before = rig.document(task_id)
     assert rig.error_code(rig.report(report)) == "stale_attempt"
     assert rig.document(task_id) == before
+
+
+def test_a_final_state_is_final_before_its_commit_too() -> None:
+    rig = Rig(ADOPT)
+    task_id, report = given_up(rig)
+    rig.tell(ev.CancelRequested(ticket=rig.ticket(), task_id=task_id))
+    assert rig.error_code(rig.report(report)) == "stale_attempt"
+    assert rig.state(task_id) == "cancelled"
 
 
 def test_it_shows_that_a_sick_agent_is_well() -> None:

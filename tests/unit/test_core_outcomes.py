@@ -314,3 +314,16 @@ class TestOperatorsEnd:
         rig.finish(other)
         assert rig.error_code(rig.cancel(other)) == "invalid_transition"
         assert rig.error_code(rig.cancel("task-none")) == "task_not_found"
+
+    def test_the_first_to_end_it_wins_before_its_commit_too(self) -> None:
+        rig = Rig()
+        task_id, tickets = rig.submit(), [rig.ticket(), rig.ticket(), rig.ticket()]
+        rig.tell(ev.CancelRequested(ticket=tickets[0], task_id=task_id))
+        rig.tell(ev.CompletionRequested(ticket=tickets[1], task_id=task_id, result=b"1"))
+        rig.tell(ev.CancelRequested(ticket=tickets[2], task_id=task_id))
+        rig.settle()
+        answers = [rig.answers[ticket] for ticket in tickets]
+        assert answers[0] == TaskChange(task_id=task_id, state=TaskState.CANCELLED, changed=True)
+        assert rig.error_code(answers[1]) == "invalid_transition"
+        assert answers[2] == TaskChange(task_id=task_id, state=TaskState.CANCELLED, changed=False)
+        assert rig.state(task_id) == "cancelled"
