@@ -32,6 +32,7 @@ lint: $(STAMP) ## Linters: ruff and the import layers
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/python docs/generate.py --check
+	$(BIN)/python -m benchmarks.page --check
 	$(BIN)/python schemas/generate.py --check
 
 types: $(STAMP) ## Type checkers: mypy strict and pyright
@@ -40,6 +41,7 @@ types: $(STAMP) ## Type checkers: mypy strict and pyright
 
 docs: $(STAMP) ## Redraw the generated parts of the documentation
 	$(BIN)/python docs/generate.py
+	$(BIN)/python -m benchmarks.page
 
 schemas: $(STAMP) ## Redraw the contract artefacts: JSON Schemas, AsyncAPI, golden messages
 	$(BIN)/python schemas/generate.py

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from benchmarks.tables import Rows
+
 FULL: Final = 0.7
 """Of a core: beyond that queues grow, and latency with them."""
 
@@ -90,8 +92,8 @@ def carried(constants: Constants, replicas: int, site: Site) -> Carried:
     )
 
 
-def table(constants: Constants, replicas: Sequence[int], site: Site) -> tuple[list[str], list[list[str]]]:
-    """Head and rows."""
+def table(constants: Constants, replicas: Sequence[int], site: Site) -> Rows:
+    """A row for each number of replicas."""
     head = ["replicas", "their tasks/s", "carried", "limit", "Postgres cores", "log MB/s", "NATS cores", "databases"]
     rows = [
         [
@@ -106,4 +108,8 @@ def table(constants: Constants, replicas: Sequence[int], site: Site) -> tuple[li
         ]
         for one in (carried(constants, number, site) for number in replicas)
     ]
-    return head, rows
+    title = (
+        f"By calculation: Postgres with {site.postgres_cores} cores and {site.postgres_log_bytes_per_s / 1e6:,.0f} "
+        f"MB/s for its log, NATS with {site.nats_cores} cores, {FULL:.0%} of each used"
+    )
+    return title, head, rows

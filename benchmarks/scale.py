@@ -10,7 +10,7 @@ import asyncio
 import logging
 import sys
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -22,8 +22,8 @@ from benchmarks.machine import describe_machine
 from benchmarks.meter import usage
 from benchmarks.model import Constants, Site, table
 from benchmarks.seats import Seat, seated
+from benchmarks.tables import Rows, show
 from rich.console import Console
-from rich.table import Table
 
 from callboard.bus.child import Child
 from callboard.bus.client import Client
@@ -45,6 +45,36 @@ class Point:
     tasks_per_s: float
     load_us: float
     constants: Constants
+
+
+@dataclass(slots=True)
+class Scale:
+    """A whole run."""
+
+    machine: dict[str, str]
+    site: Site
+    points: list[Point] = field(default_factory=list)
+
+    def tables(self) -> list[Rows]:
+        """What was measured, and what follows from its last point."""
+        head = ["pools", "replicas", "owners", "tasks/s", "orchestrator µs", "Postgres µs", "NATS µs", "load µs"]
+        rows = [
+            [
+                str(point.pools),
+                str(point.replicas),
+                str(point.owners),
+                f"{point.tasks_per_s:,.0f}",
+                f"{point.constants.orchestrator_us:.0f}",
+                f"{point.constants.postgres_us:.0f}",
+                f"{point.constants.nats_us:.0f}",
+                f"{point.load_us:.0f}",
+                f"{point.constants.commits * point.tasks_per_s:,.0f}",
+                f"{point.constants.log_bytes:,.0f}",
+            ]
+            for point in self.points
+        ]
+        measured: Rows = ("Measured: CPU of a task by part", [*head, "commits/s", "log bytes a task"], rows)
+        return [measured, table(self.points[-1].constants, REPLICAS, self.site)]
 
 
 async def measure(pools: int, replicas: int, seconds: float) -> Point:
@@ -157,42 +187,15 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured there")
     options = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    points: list[Point] = []
+    report = Scale(describe_machine(), Site())
     console = Console(stderr=True)
     for setting in options.settings:
         pools, replicas = map(int, setting.split("x"))
         with console.status(setting):
-            points.append(asyncio.run(measure(pools, replicas, options.seconds)))
-    out = Console(width=None if sys.stdout.isatty() else 160)
-    out.print(_measured(points))
-    head, rows = table(points[-1].constants, REPLICAS, Site())
-    model = Table(*head, title=f"By calculation, at {Site()}", title_justify="left")
-    for row in rows:
-        model.add_row(*row)
-    out.print(model)
+            report.points.append(asyncio.run(measure(pools, replicas, options.seconds)))
     if options.json:
-        everything = {"machine": describe_machine(), "points": points, "site": Site()}
-        options.json.write_bytes(msgspec.json.format(msgspec.json.encode(everything)) + b"\n")
-
-
-def _measured(points: list[Point]) -> Table:
-    head = ("pools", "replicas", "owners", "tasks/s", "orchestrator µs", "Postgres µs", "NATS µs", "load µs")
-    found = Table(*head, "commits/s", "log bytes a task", title="Measured", title_justify="left")
-    for point in points:
-        constants = point.constants
-        found.add_row(
-            str(point.pools),
-            str(point.replicas),
-            str(point.owners),
-            f"{point.tasks_per_s:,.0f}",
-            f"{constants.orchestrator_us:.0f}",
-            f"{constants.postgres_us:.0f}",
-            f"{constants.nats_us:.0f}",
-            f"{point.load_us:.0f}",
-            f"{constants.commits * point.tasks_per_s:,.0f}",
-            f"{constants.log_bytes:,.0f}",
-        )
-    return found
+        options.json.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
+    show(report.tables())
 
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ async def guard(rounds: int, baseline: Ratios) -> bool:
     for _ in range(LOOKS):
         now = await look(rounds)
         lost = now.worse_than(baseline)
-        _print(_print(f"throughput {now.throughput:.3f}, idle {now.idle:.2f}; baseline: {baseline}"))
+        _print(f"throughput {now.throughput:.3f}, idle {now.idle:.2f}; baseline: {baseline}")
         if not lost:
             return True
         _print("slower: " + "; ".join(lost))

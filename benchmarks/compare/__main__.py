@@ -21,10 +21,11 @@ from benchmarks.compare.environments import NotInstalledError, python_of
 from benchmarks.compare.measure import Effort, measure, survive
 from benchmarks.compare.results import Outcome, Report
 from benchmarks.compare.systems import SYSTEMS, System
-from benchmarks.compare.table import show
+from benchmarks.compare.table import tables
 from benchmarks.machine import describe_machine
 from benchmarks.probe import Speed, measure_speed
 from benchmarks.seats import SeatError
+from benchmarks.tables import show
 from rich.console import Console
 from rich.status import Status
 
@@ -100,7 +101,7 @@ def main() -> int:
     report = asyncio.run(compare(systems, effort, options.rounds, console))
     if options.json:
         options.json.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
-    show(report, Console(width=None if sys.stdout.isatty() else 160))
+    show(tables(report))
     return int(any(system.required and report.systems[system.name].skipped for system in systems))
 
 

@@ -1,17 +1,12 @@
-"""A report as tables: for people on a terminal, and as Markdown for the documentation; from the same rows."""
-
-from collections.abc import Sequence
+"""A report of the comparison as tables."""
 
 from benchmarks.compare.results import Latency, Outcome, Report
 from benchmarks.compare.systems import OURS, SYSTEMS, System
-from rich.console import Console
-from rich.table import Table
-
-Rows = tuple[str, list[str], list[list[str]]]
+from benchmarks.tables import Rows
 
 
 def tables(report: Report) -> list[Rows]:
-    """Title, head and rows of each table."""
+    """Throughput, latency, cost, what survives, what did not run."""
     known = [(system, report.systems[system.name]) for system in SYSTEMS if system.name in report.systems]
     ran = [(system, outcome) for system, outcome in known if outcome.rounds]
     skipped = [[system.name, outcome.skipped] for system, outcome in known if outcome.skipped]
@@ -21,7 +16,7 @@ def tables(report: Report) -> list[Rows]:
         f"{speed.trip_ms:.2f}",
         f"{speed.commit_ms:.2f}",
     ]
-    found = [
+    found: list[Rows] = [
         ("Speed probe", ["round trips/s at 256", "round trip ms", "one-row commit ms"], [probe]),
         (
             "Throughput (tasks/s, results read)",
@@ -47,25 +42,6 @@ def tables(report: Report) -> list[Rows]:
     if skipped:
         found.append(("Not run", ["system", "reason"], [[str(cell) for cell in row] for row in skipped]))
     return found
-
-
-def show(report: Report, console: Console) -> None:
-    """On a terminal."""
-    for title, head, rows in tables(report):
-        table = Table(*head, title=title, title_justify="left")
-        for row in rows:
-            table.add_row(*row)
-        console.print(table)
-
-
-def markdown(report: Report) -> str:
-    """For the documentation."""
-    return "\n\n".join(f"**{title}**\n\n{_pipes(head, rows)}" for title, head, rows in tables(report))
-
-
-def _pipes(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _throughput(report: Report, system: System, outcome: Outcome) -> list[str]:

@@ -17,11 +17,12 @@ from benchmarks.bed import scratch
 from benchmarks.limits.calls import calls
 from benchmarks.limits.growth import growth
 from benchmarks.limits.heartbeats import heartbeats
-from benchmarks.limits.limit import Limit
+from benchmarks.limits.limit import Limit, Limits
 from benchmarks.limits.memory import memory
 from benchmarks.limits.spawn import spawn
+from benchmarks.machine import describe_machine
+from benchmarks.tables import show
 from rich.console import Console
-from rich.table import Table
 
 Measure = Callable[[Path, float], Awaitable[list[Limit]]]
 MEASURES: Final[dict[str, Measure]] = {
@@ -50,14 +51,12 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured there")
     options = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    machine = describe_machine()
     limits = asyncio.run(measure(options.only, options.scale, Console(stderr=True)))
+    report = Limits(machine, options.scale, limits)
     if options.json:
-        options.json.write_bytes(msgspec.json.format(msgspec.json.encode(limits)) + b"\n")
-    table = Table("what", "found", "target", "", "how", title="Limits", title_justify="left")
-    for limit in limits:
-        verdict = "holds" if limit.holds else "MISSED"
-        table.add_row(limit.name, f"{limit.value:,.2f} {limit.unit}", limit.target, verdict, limit.note)
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+        options.json.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
+    show([report.table()])
     return int(options.scale >= 1 and not all(limit.holds for limit in limits))
 
 

@@ -1,6 +1,9 @@
 """One limit: what was measured beside what is allowed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from benchmarks.tables import Rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,3 +37,26 @@ class Limit:
         bounds = [f"at least {self.least:g}"] if self.least is not None else []
         bounds += [f"at most {self.most:g}"] if self.most is not None else []
         return f"{' and '.join(bounds)} {self.unit}".strip() if bounds else "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """A whole run; `scale` is the part of the agents and tasks that it was made with."""
+
+    machine: dict[str, str]
+    scale: float
+    limits: Sequence[Limit]
+
+    def table(self) -> Rows:
+        """A row for each."""
+        rows = [
+            [
+                limit.name,
+                f"{limit.value:,.2f} {limit.unit}".strip(),
+                limit.target,
+                "holds" if limit.holds else "MISSED",
+                limit.note,
+            ]
+            for limit in self.limits
+        ]
+        return "Limits", ["what", "found", "target", "", "how"], rows
