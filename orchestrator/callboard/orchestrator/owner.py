@@ -28,6 +28,7 @@ from callboard.orchestrator.hearing import Hearing
 from callboard.orchestrator.offers import AgentLink
 from callboard.orchestrator.outbox import Outbox
 from callboard.orchestrator.reads import RETRY_AFTER_MS, Reads
+from callboard.orchestrator.recent import RecentTasks
 from callboard.orchestrator.repeats import Repeat, answer_repeats
 from callboard.orchestrator.store.port import Committed, Lease, OfferContent, Store
 from callboard.orchestrator.telemetry import Telemetry
@@ -92,6 +93,7 @@ class PoolOwner:
         self.link = AgentLink(bus, subjects, epoch=lease.epoch, post=self.post)
         self._beside = Beside(lease.pool)
         self._reads = Reads(store, lease.pool)
+        self._recent = RecentTasks(lease.pool)
         self.waiters = Waiters(self._reads.documents, self.spawn, most=max_waiters)
         self.outbox = Outbox(
             bus,
@@ -359,6 +361,8 @@ class PoolOwner:
             if isinstance(effect, Answer) and effect.task_id is not None and isinstance(effect.ticket, Ticket):
                 self._fresh[effect.task_id] = effect.ticket.fresh
         dropped = committed.refused | committed.stale
+        self._recent.note(batch.changes.tasks)
+        self._recent.forget(dropped)
         if not dropped:
             self._effects.extend(batch.effects)
             return
@@ -403,7 +407,8 @@ class PoolOwner:
                 self.outbox.do(effect)
         self.outbox.flush()
         if finished:
-            self.waiters.finished(finished)
+            waited = self.waiters.waited_for(finished)
+            self.waiters.finished(waited, self._recent.take(finished, wanted=waited))
         if missing:
             self.spawn(self._reads.offer(missing, self._offer))
 

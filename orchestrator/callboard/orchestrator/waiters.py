@@ -105,8 +105,12 @@ class Waiters:
         if look:
             self._spawn(self._look(caller, look))
 
-    def finished(self, task_ids: Iterable[str]) -> None:
-        """Answer everyone who waits for one of these tasks, with one read for all."""
+    def waited_for(self, task_ids: Iterable[str]) -> list[str]:
+        """Those of these tasks that somebody waits for."""
+        return [task_id for task_id in task_ids if task_id in self._waiting]
+
+    def finished(self, task_ids: Iterable[str], known: Mapping[str, TaskDocument]) -> None:
+        """Answer everyone who waits for one of these tasks; those that are not `known` are read, all at once."""
         told: dict[Caller, list[str]] = {}
         for task_id in task_ids:
             for caller in self._waiting.get(task_id, ()):
@@ -114,6 +118,9 @@ class Waiters:
         if told:
             for caller in told:
                 self._remove(caller)
+            for caller in [caller for caller, its in told.items() if all(task_id in known for task_id in its)]:
+                caller.answer({task_id: known[task_id] for task_id in told.pop(caller)})
+        if told:
             self._spawn(self._answer(told))
 
     async def answer_all(self) -> None:

@@ -37,12 +37,6 @@ def stored_of(kept: Kept) -> StoredTask:
     )
 
 
-def in_order(live: list[Kept]) -> list[StoredTask]:
-    """Every live task, until `core.restore` starts from the rest of a snapshot."""
-    live.sort(key=lambda kept: (-kept.new.priority, kept.new.order_ms, kept.new.task_id))
-    return [stored_of(kept) for kept in live]
-
-
 def place_of(kept: Kept) -> tuple[int, str]:
     """Where a task comes in a page."""
     return (kept.new.created_ms, kept.new.task_id)

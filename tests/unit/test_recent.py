@@ -1,0 +1,93 @@
+"""What is known of young tasks is what a read would say; and it is bounded."""
+
+import pytest
+from msgspec import Raw
+from tests.support.core_rig import POOL, Rig
+
+from callboard.orchestrator.recent import ENTRY_BYTES, RecentTasks
+from callboard.schemas.tasks import Backoff, TaskError, TaskSpec
+
+
+def committed(rig: Rig, recent: RecentTasks) -> None:
+    """Everything that the rig's batches wrote, as the owner tells it."""
+    for batch in rig.batches:
+        recent.note(batch.changes.tasks)
+    rig.batches.clear()
+
+
+def submit(rig: Rig, **fields: object) -> str:
+    return rig.submit(payload=Raw(b"[1]"), description="d", metadata={"k": "v"}, key=f"key-{rig.ticket()}", **fields)
+
+
+@pytest.mark.parametrize("how", ["succeeds", "fails", "cancelled", "retried", "expires at once"])
+def test_a_document_is_what_a_read_says(how: str) -> None:
+    rig, recent = Rig(), RecentTasks(POOL)
+    rig.registered(slots=2)
+    backoff = Backoff(initial_ms=1)
+    task_id = submit(rig, max_attempts=3, backoff=backoff) if how != "expires at once" else ""
+    if how == "succeeds":
+        rig.accept(task_id)
+        rig.progress(task_id)
+        rig.complete(task_id, b'{"done": true}')
+    elif how == "fails":
+        rig.fail(task_id, TaskError(message="no", retryable=False))
+    elif how == "cancelled":
+        rig.cancel(task_id, "enough")
+    elif how == "retried":
+        rig.fail(task_id, TaskError(message="once"))
+        rig.wait(10)
+        rig.crash("a")
+        rig.complete(task_id)
+    else:
+        task_id = rig.submit(ttl_ms=1, delay_ms=5)
+        rig.wait(1)
+    committed(rig, recent)
+    assert rig.document(task_id).state.is_final
+    assert recent.take([task_id], wanted=[task_id]) == {task_id: rig.document(task_id)}
+    assert len(recent) == 0
+
+
+def test_what_nobody_wants_is_forgotten_all_the_same() -> None:
+    rig, recent = Rig(), RecentTasks(POOL)
+    rig.registered(slots=2)
+    tasks = [submit(rig), submit(rig)]
+    for task_id in tasks:
+        rig.complete(task_id)
+    committed(rig, recent)
+    assert list(recent.take(tasks, wanted=tasks[:1])) == tasks[:1]
+    assert len(recent) == 0
+
+
+def test_a_task_that_was_not_seen_from_its_birth_is_not_known() -> None:
+    rig, recent = Rig(), RecentTasks(POOL)
+    rig.registered()
+    task_id = submit(rig)
+    rig.batches.clear()
+    rig.complete(task_id)
+    committed(rig, recent)
+    assert recent.take([task_id], wanted=[task_id]) == {}
+
+
+def test_a_refused_insert_is_forgotten() -> None:
+    rig, recent = Rig(), RecentTasks(POOL)
+    event = rig.submitted(TaskSpec(type="work", key="k"))
+    rig.tell(event)
+    recent.note(rig.seal().changes.tasks)
+    recent.forget([event.task_id])
+    assert len(recent) == 0
+
+
+def test_it_keeps_no_more_than_it_is_allowed_to() -> None:
+    rig, recent = Rig(), RecentTasks(POOL, most_bytes=10 * ENTRY_BYTES)
+    tasks = [submit(rig) for _ in range(50)]
+    committed(rig, recent)
+    assert len(recent) <= 10
+    rig.registered(slots=50)
+    for task_id in tasks:
+        rig.complete(task_id)
+    committed(rig, recent)
+    assert 1 <= len(recent.take(tasks, wanted=tasks)) <= 10
+    again = submit(rig)
+    rig.complete(again)
+    committed(rig, recent)
+    assert list(recent.take([again], wanted=[again])) == [again], "room is given back"
