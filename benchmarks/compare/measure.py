@@ -124,7 +124,9 @@ async def _counted(ledger: Path, most: int) -> set[str]:
 async def _install(system: System, servers: Running) -> None:
     if not system.has_tables:
         return
-    process = await asyncio.create_subprocess_exec(*await _command(system, "install"), env=_environment(servers, None))
+    process = await asyncio.create_subprocess_exec(
+        *await _command(system, "install"), env=_environment(servers, None), stderr=asyncio.subprocess.DEVNULL
+    )
     try:
         async with asyncio.timeout(READY_WITHIN_S):
             code = await process.wait()
