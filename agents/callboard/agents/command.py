@@ -1,10 +1,10 @@
 """One run of a command as a handler of tasks; the rules stand in `callboard.agents.exec`."""
 
 import asyncio
-import os
-import shutil
+import contextlib
 import signal
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 import msgspec
@@ -12,8 +12,10 @@ import msgspec
 from callboard.agents.context import TaskContext
 from callboard.agents.errors import TaskFailed
 from callboard.agents.groups import GROUPS, end_group
+from callboard.agents.invocation import Call, Invocation
 from callboard.agents.pipes import InputPipe, OutputPipe, OutputTooLargeError
-from callboard.schemas.errors import ConfigurationError
+from callboard.agents.progress_lines import ProgressLines
+from callboard.agents.workdir import fresh_directory
 from callboard.schemas.limits import RESULT_BYTES
 
 STDERR_TAIL_BYTES: Final = 1_500
@@ -32,38 +34,47 @@ class Command:
     """A command as a handler: `agent.task("lint")(Command(argv=("ruff", "check", "-")))`.
 
     Attributes:
-        argv: the program and its arguments; no shell.
+        argv: the program and its arguments, each a template; no shell.
+        stdin: a template of its input; `None` for the payload.
+        env: templates of variables, by name.
+        workdir: whether each run gets a new, empty working directory, removed after it.
+        progress: what a line of standard error begins with to be progress, `""` for all; `None` for none.
         output: what standard output is.
         timeout_s: how long one run may take.
         grace_s: between SIGTERM and SIGKILL.
         max_output_bytes: of standard output.
 
     Raises:
-        ConfigurationError: there is no such program.
+        ConfigurationError: there is no such program, or a template is wrong.
     """
 
     argv: tuple[str, ...]
+    stdin: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict[str, str])
+    workdir: bool = False
+    progress: str | None = None
     output: Output = "text"
     timeout_s: float | None = None
     grace_s: float = 5.0
     max_output_bytes: int = RESULT_BYTES
+    _invocation: Invocation = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not self.argv:
-            raise ConfigurationError("no command is given")
-        if shutil.which(self.argv[0]) is None:
-            raise ConfigurationError(f"no such command: {self.argv[0]!r}")
+        # Frozen: this is the only way to set what the constructor is not given.
+        object.__setattr__(self, "_invocation", Invocation.parse(self.argv, self.stdin, self.env))
 
     async def __call__(self, ctx: TaskContext) -> Any:  # noqa: ANN401 - a result is any JSON value
         """Run it once.
 
         Raises:
-            TaskFailed: of type `exit_status`, `signal`, `timeout`, `output_too_large`, `invalid_output` or
-                `cannot_start`.
+            TaskFailed: of type `invalid_payload`, `exit_status`, `signal`, `timeout`, `output_too_large`,
+                `invalid_output` or `cannot_start`.
         """
+        call = self._invocation.of(ctx)
+        directory = fresh_directory(ctx.task_id) if self.workdir else contextlib.nullcontext()
         try:
-            async with asyncio.timeout(self.timeout_s):
-                stdout = await self._run(ctx)
+            async with directory as cwd, asyncio.timeout(self.timeout_s):
+                stdout = await self._run(ctx, call, cwd)
         except TimeoutError:
             raise TaskFailed(f"{self.argv[0]} took longer than {self.timeout_s:g} s", type="timeout") from None
         except OutputTooLargeError:
@@ -71,16 +82,17 @@ class Command:
             raise TaskFailed(message, type="output_too_large", retryable=False) from None
         return self._result(stdout)
 
-    async def _run(self, ctx: TaskContext) -> bytes:
+    async def _run(self, ctx: TaskContext, call: Call, cwd: str | None) -> bytes:
         async with InputPipe() as stdin, OutputPipe() as stdout, OutputPipe() as stderr:
             try:
                 process = await asyncio.create_subprocess_exec(
                     *_GATE,
-                    *self.argv,
+                    *call.argv,
                     stdin=stdin.child_end,
                     stdout=stdout.child_end,
                     stderr=stderr.child_end,
-                    env=_environment(ctx),
+                    env=call.env,
+                    cwd=cwd,
                     start_new_session=True,
                 )
             except OSError as error:
@@ -88,13 +100,20 @@ class Command:
             GROUPS.add(process.pid)
             for pipe in (stdin, stdout, stderr):
                 pipe.close_child_end()
-            stdin.write(b"\n" + _input(ctx))
-            return await self._follow(process, stdout, stderr)
+            stdin.write(b"\n" + call.stdin)
+            lines = ProgressLines(self.progress, ctx)
+            return await self._follow(process, stdout, stderr, lines.feed)
 
-    async def _follow(self, process: asyncio.subprocess.Process, stdout: OutputPipe, stderr: OutputPipe) -> bytes:
+    async def _follow(
+        self,
+        process: asyncio.subprocess.Process,
+        stdout: OutputPipe,
+        stderr: OutputPipe,
+        on_stderr: Callable[[bytes], None],
+    ) -> bytes:
         """The output of a process that ends well; the group is dead when this returns or raises."""
         reading = asyncio.create_task(stdout.read(self.max_output_bytes))
-        complaining = asyncio.create_task(stderr.read_tail(STDERR_TAIL_BYTES))
+        complaining = asyncio.create_task(stderr.read_tail(STDERR_TAIL_BYTES, on_stderr))
         waiting = asyncio.create_task(process.wait())
         tasks: list[asyncio.Task[Any]] = [reading, complaining, waiting]
         try:
@@ -124,22 +143,6 @@ class Command:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             message = f"the output of {self.argv[0]} is not JSON: {error}"
             raise TaskFailed(message, type="invalid_output", retryable=False) from None
-
-
-def _input(ctx: TaskContext) -> bytes:
-    payload = ctx.payload
-    if payload is None:
-        return b""
-    return payload.encode() if isinstance(payload, str) else ctx.raw_payload
-
-
-def _environment(ctx: TaskContext) -> dict[str, str]:
-    task = {
-        "CALLBOARD_TASK_ID": ctx.task_id,
-        "CALLBOARD_ATTEMPT": str(ctx.attempt),
-        "CALLBOARD_TASK_TYPE": ctx.type,
-    }
-    return {**os.environ, **task}
 
 
 def _failure(program: str, status: int, stderr: bytes) -> TaskFailed:

@@ -1,10 +1,14 @@
 """Any command as an agent.
 
-- Standard input: the text of a payload that is a JSON string; nothing for `null`; else the payload's JSON.
+- Arguments, input and variables may be templates with fields of the task (`callboard.agents.templates`); what a field
+  may not do there is the rule of `callboard.agents.invocation`.
+- Standard input, unless given: the text of a payload that is a JSON string; nothing for `null`; else its JSON.
 - Standard output: the result, as text (bytes that are not UTF-8 replaced), or parsed with `output="json"`, where
   anything that is not JSON fails the task: who asks for JSON shall not get text now and then.
+- Standard error: lines of it may be progress (`callboard.agents.progress_lines`).
 - Exit status 0 is success; another, or a signal, fails the attempt with the end of standard error as message.
-- Environment: the agent's, and `CALLBOARD_TASK_ID`, `CALLBOARD_ATTEMPT`, `CALLBOARD_TASK_TYPE`.
+- Environment: the agent's, the variables given, and `CALLBOARD_TASK_ID`, `CALLBOARD_ATTEMPT`, `CALLBOARD_TASK_TYPE`.
+- Working directory: the agent's, or with `workdir` a new one for each run, removed after it.
 - The command leads a process group. Cancel, time-out and too much output end the group (SIGTERM, grace, SIGKILL); what
   the command leaves running is ended when it has ended; all of it dies with the agent, however that dies.
 """
@@ -23,16 +27,20 @@ class ExecAgent:
     """An agent whose every task runs one command.
 
     Args:
-        command: the program and its arguments; no shell.
+        command: the program and its arguments, as templates; no shell.
         agent_id, capabilities, role, slots, labels, pool, prefix: as `Agent`; slots are runs at once.
         task_types: the types to take; any by default, so that capabilities alone decide.
+        stdin: a template of the command's input; the payload by default.
+        env: templates of variables, by name.
+        workdir: whether each run gets a working directory of its own.
+        progress: what a line of standard error begins with to be progress, `""` for all; none by default.
         output: `text`, or `json` to parse standard output.
         timeout_s: how long one run may take.
         grace_s: between SIGTERM and SIGKILL.
         max_output_bytes: of standard output; the orchestrator has a limit of its own.
 
     Raises:
-        ConfigurationError: there is no such program, or as `Agent`.
+        ConfigurationError: there is no such program, a template is wrong, or as `Agent`.
     """
 
     def __init__(
@@ -47,6 +55,10 @@ class ExecAgent:
         pool: str | None = None,
         prefix: str | None = None,
         task_types: Iterable[str] = (ANY,),
+        stdin: str | None = None,
+        env: Mapping[str, str] | None = None,
+        workdir: bool = False,
+        progress: str | None = None,
         output: Output = "text",
         timeout_s: float | None = None,
         grace_s: float = 5.0,
@@ -54,6 +66,10 @@ class ExecAgent:
     ) -> None:
         run = Command(
             argv=tuple(command),
+            stdin=stdin,
+            env=env or {},
+            workdir=workdir,
+            progress=progress,
             output=output,
             timeout_s=timeout_s,
             grace_s=grace_s,

@@ -6,6 +6,7 @@ inherited a pipe.
 
 import asyncio
 import os
+from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
@@ -103,9 +104,10 @@ class OutputPipe:
                 raise OutputTooLargeError
         return bytes(chunks)
 
-    async def read_tail(self, size: int) -> bytes:
-        """The last `size` bytes of all that is written."""
+    async def read_tail(self, size: int, seen: Callable[[bytes], None]) -> bytes:
+        """The last `size` bytes of all that is written; `seen` gets every piece of it."""
         tail = b""
         while chunk := await self._reader.read(_READ_BYTES):
             tail = (tail + chunk)[-size:]
+            seen(chunk)
         return tail
