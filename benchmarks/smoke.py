@@ -36,7 +36,7 @@ IDLE_TASKS: Final = 60
 CALLERS: Final = 256
 WITHIN_S: Final = 60.0
 COMMITS: Final = 3
-"""On a task's way, found by comparing slow disks with fast ones: the submit's, the acceptance's, the result's."""
+"""Of one task that is alone, as Postgres counts them (2.8): each is waited for, so a slow disk costs three times."""
 
 
 @dataclass(frozen=True, slots=True)
