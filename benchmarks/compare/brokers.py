@@ -159,6 +159,7 @@ async def _program(system: System, directory: Path, short: str) -> Program:
             **clean_environment(),
             "SERVER_URL": f"tcp://127.0.0.1:{port}",
             "SERVER_DIR": short,
+            "DASK_TEMPORARY_DIRECTORY": short,
             "PYTHONPATH": str(REPOSITORY),
         }
         command = [await python_of(system.requirements), "-m", f"{DRIVERS}.{system.driver}", "server"]

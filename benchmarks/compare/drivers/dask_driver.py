@@ -44,7 +44,7 @@ def main() -> None:
         arguments = ["scheduler", "--host", ADDRESS, "--no-dashboard", "--no-jupyter"]
     else:
         arguments = ["worker", ADDRESS, "--nthreads", "1", "--no-nanny", "--no-dashboard"]
-        arguments += ["--host", "127.0.0.1", "--local-directory", "."]
+        arguments += ["--host", "127.0.0.1"]
     os.execv(program, [str(program), *arguments])  # noqa: S606 - the process that the harness watches
 
 
