@@ -29,8 +29,7 @@ CORE: Final = (
         path=f"{_CORE}/reports.py",
         old="    if agent is None or agent.incarnation != event.incarnation:\n        if agent is not None and event",
         new="    if agent is None:\n        if agent is not None and event",
-        tests=(f"{_UNIT}_reports.py",),
-        simulated=True,
+        tests=(f"{_UNIT}_agents.py",),
     ),
     Mutant(
         safeguard="a repeated report gets its first answer",
@@ -53,7 +52,6 @@ CORE: Final = (
         old="if task is None or task.state not in WAITING_TASK_STATES or task.last_end is None:",
         new="if task is None or task.last_end is None:",
         tests=(f"{_UNIT}_late_results.py",),
-        simulated=True,
     ),
     Mutant(
         safeguard="terminal guard",
@@ -131,7 +129,11 @@ CORE: Final = (
     Mutant(
         safeguard="window: everything waits behind a dry lane",
         path=f"{_CORE}/queue.py",
-        old="                    self._is_stalled = True\n                    return\n",
+        old=(
+            "                    self._mark_ready(placement)\n"
+            "                    self._is_stalled = True\n"
+            "                    return\n"
+        ),
         new="                    continue\n",
         tests=(f"{_UNIT}_window.py",),
         simulated=True,

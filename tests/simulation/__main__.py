@@ -47,9 +47,10 @@ def _report(total: Sum, took_s: float, *, tally: bool) -> str:
         lines.append(total.broken)
     faults = sum(count for what, count in total.tally.items() if what.startswith(("fault", "noise")))
     rules = "no rule broken" if total.broken is None else "A RULE BROKEN"
+    again = total.tally["executed again"]
     lines.append(
         f"{total.schedules} schedules ({total.calm} calm), {total.tasks} tasks, {total.events} events, "
-        f"{faults} faults, {total.tally['take-over']} take-overs, {total.tally['executed again']} executions made by faults; {rules}; "
+        f"{faults} faults, {total.tally['take-over']} take-overs, {again} executions made by faults; {rules}; "
         f"longest to drain {total.slowest_ms} ms; {took_s:.1f} s ({total.schedules / took_s * 60:.0f} a minute)"
     )
     return "\n".join(lines) + "\n"

@@ -106,12 +106,14 @@ class Database:
         if self._world.chance(self.late_commits):
             self._world.note("WEATHER a commit is late, and taken for lost")
             self._world.tally["noise late commit"] += 1
+            self._book.blame(None)
             self._world.after(self._world.between(100, LATEST_MS), lambda: self._commit_late(lease, number, changes))
             raise AwayError
         committed = self._commit(lease, number, changes)
         if self._world.chance(self.lost_answers):
-            self._world.note("WEATHER the answer to a commit is lost")
+            self._world.note("the answer to a commit is lost")
             self._world.tally["noise lost answer"] += 1
+            self._book.blame(None)
             raise AwayError
         return committed
 

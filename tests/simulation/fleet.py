@@ -126,9 +126,7 @@ class Process:
             case do.StartHandler(ref=ref, offer=offer):
                 self._start(ref, offer)
             case do.CancelHandler(ref=ref):
-                # One that does not listen at once may also end by itself before it does.
-                delay_ms = self._world.between(1, 50 if self._world.chance(0.8) else 4_000)
-                self._world.after(delay_ms, lambda: self.tell(av.HandlerStopped(ref)))
+                self._stop_handler(ref)
             case do.Exit():
                 self._fleet.ended(self)
             case do.Acknowledge() | do.Announce():
@@ -242,6 +240,13 @@ class Process:
                 result = msgspec.json.encode([ref.task_id, ref.attempt, self.member.agent_id, self.incarnation])
                 world.after(world.between(1, longest_ms), lambda: self._end(ref, av.HandlerSucceeded(ref, result)))
 
+    def _stop_handler(self, ref: AttemptRef) -> None:
+        """One that does not listen at once may also end by itself before it does; one may fail of being stopped."""
+        fails = self._world.chance(0.2)
+        event = av.HandlerFailed(ref, TaskError(message="stopped")) if fails else av.HandlerStopped(ref)
+        delay_ms = self._world.between(1, 50 if self._world.chance(0.6) else 4_000)
+        self._world.after(delay_ms, lambda: self.tell(event))
+
     def _end(self, ref: AttemptRef, event: av.HandlerSucceeded | av.HandlerFailed) -> None:
         if isinstance(event, av.HandlerFailed) and self.is_alive:
             self._fleet.book.failures[ref.task_id] += 1
@@ -265,8 +270,9 @@ class Fleet:
     def join(self, member: Member) -> None:
         """Start a process for `member`; an older one of it is gone."""
         old = self.processes.get(member.agent_id)
-        if old is not None:
+        if old is not None and old.is_alive:
             old.is_alive = False
+            self.book.blame(member.agent_id)
         number = self._started[member.agent_id] = self._started.get(member.agent_id, 0) + 1
         self.book.slots[member.agent_id] = member.slots
         self.world.note("WEATHER process", f"{member.agent_id}-{number}", "starts")

@@ -41,7 +41,7 @@ SETTINGS: Final = CoreSettings(
     heartbeat_interval_ms=1_000,
     offer_repeats_ms=(500, 1_000, 2_000),
     max_assignments=4,
-    forget_agents_ms=120_000,
+    forget_agents_ms=8_000,
     quarantine_failures=4,
     probe_after_ms=1_000,
     probe_after_most_ms=4_000,
@@ -183,12 +183,12 @@ class Owner:
         active = self.trust.holds and self.trust.is_heard and not self.hand.is_database_down
         if active and not self.is_active:
             self.is_active = True
-            self._world.note("WEATHER", self.replica.holder, "is active again")
+            self._world.note("", self.replica.holder, "is active again")
             # Before any timer: nobody may be judged by a silence that could not be heard.
             self._handle(ev.ObservationResumed(), self._clock.now_ms())
         elif self.is_active and not active:
             self.is_active = False
-            self._world.note("WEATHER", self.replica.holder, "is passive")
+            self._world.note("", self.replica.holder, "is passive")
             self._world.tally["passive"] += 1
             self._refuse_all()
 

@@ -15,16 +15,28 @@ SEEDS = 2_000
 IN_ONE_TEST = 100
 FIRSTS = range(0, SEEDS, IN_ONE_TEST)
 OFTEN = 20
-SELDOM = 2
+SELDOM = 1
 
 EVENTS = frozenset(
     [f"stopped {point}" for point in ("decided", "committed", "sending")]
     + [f"noise {kind}" for kind in ("lost", "late", "doubled", "lost answer", "late commit")]
     + [f"lost: {why}" for why in ("fenced", "another owner")]
     + ["a commit fenced", "a late commit fenced", "a commit repeated", "a lower epoch heard"]
-    + ["take-over", "handed over", "passive", "stall", "late success", "executed again"]
+    + ["take-over", "handed over", "passive", "stall", "executed again"]
 )
-UNREACHABLE: frozenset[str] = frozenset()
+UNREACHABLE = frozenset(
+    {
+        "agent online offline",  # whoever is silent for a lease was suspect before; timers are late only after a stall
+        "attempt released stop",  # handlers are told to stop once
+        "attempt stopping stop",
+        "phase signed_in forgotten",  # an agent that is forgotten was silent, and has lost its lease
+        "phase signing_in lease_ended",  # a first registration has no lease, a later one comes of being forgotten
+        "task assigned poisoned",  # what was only offered does not crash
+        # An agent of the SDK that comes back is told to cancel what was given up, before it can report it.
+        "task deferred adopted",
+        "task queued adopted",
+    }
+)
 """Rows of the tables that no schedule goes through, and why."""
 
 

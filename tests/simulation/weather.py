@@ -232,7 +232,8 @@ class Weather:
     def _process_ended(self, process: "Process") -> None:
         agent_id = process.member.agent_id
         if agent_id.startswith(SPAWNED):
-            self._post(ev.SpawnAbandoned(agent_id=agent_id))
+            if self._world.chance(0.3):  # else the replica that started it is gone, too
+                self._post(ev.SpawnAbandoned(agent_id=agent_id))
         else:
             self._of.fleet.start_again(process)
 
