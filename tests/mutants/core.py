@@ -300,7 +300,6 @@ CORE: Final = (
         old='        set_liveness(pool, agent, AgentState.SUSPECT, now_ms, reason="offer undelivered")',
         new="        pass",
         tests=(f"{_UNIT}_offers.py",),
-        simulated=True,
     ),
     Mutant(
         safeguard="a sick agent is quarantined",

@@ -15,7 +15,7 @@ OWNER: Final = (
         path=f"{_SHELL}/owner.py",
         old="        while self._effects and self._trust.holds:",
         new="        while self._effects:",
-        tests=("tests/integration/test_fencing.py", "tests/integration/test_take_over.py"),
+        tests=("tests/integration/test_owner_safeguards.py",),
     ),
     Mutant(
         safeguard="trust ends",
@@ -51,7 +51,7 @@ OWNER: Final = (
         path=f"{_SHELL}/owner.py",
         old="        elif self._trust.is_heard and (",
         new="        elif self._trust is not None and (",
-        tests=("tests/integration/test_take_over.py",),
+        tests=("tests/integration/test_owner_safeguards.py",),
     ),
     Mutant(
         safeguard="a replica that is deaf takes no pool",
@@ -73,7 +73,7 @@ OWNER: Final = (
         old="            # Before any timer: nobody may be judged by a silence that could not be heard.\n"
         "            self._effects.extend(self.machine.handle(ObservationResumed(), self.clock.now_ms()))\n",
         new="",
-        tests=("tests/contract/test_database_away.py",),
+        tests=("tests/integration/test_owner_safeguards.py",),
     ),
     Mutant(
         safeguard="a trusted owner believes no announcement",

@@ -42,6 +42,7 @@ class Run(NamedTuple):
     at_ms: int
     attempt: int
     agent_id: str
+    incarnation: str
 
 
 class Blame(NamedTuple):
@@ -203,9 +204,12 @@ class Book:
 
     # Executions.
 
-    def ran(self, task_id: str, attempt: int, agent_id: str) -> None:
-        """A handler was started."""
-        self.runs.setdefault(task_id, []).append(Run(self._world.now_ms, attempt, agent_id))
+    def ran(self, task_id: str, attempt: int, agent_id: str, incarnation: str) -> None:
+        """A handler was started; by one process not twice for one attempt, whatever happens."""
+        runs = self.runs.setdefault(task_id, [])
+        if any((run.attempt, run.incarnation) == (attempt, incarnation) for run in runs):
+            self._world.fail(f"{incarnation} runs {task_id}/{attempt} for the second time", about=task_id)
+        runs.append(Run(self._world.now_ms, attempt, agent_id, incarnation))
 
     def blame(self, agent_id: str | None, lasts_ms: int = 0) -> None:
         """Something happened that may make a task run again."""

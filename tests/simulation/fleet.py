@@ -48,6 +48,7 @@ class Process:
         self._paused: list[av.Event] | None = None
         self._alarm_ms = 0
         self._clock = LocalClock(self._world, rate)
+        self._cancelled: set[AttemptRef] = set()
         self._replies: dict[str, Callable[[AssignAnswer], None]] = {}
         seed = self._world.between(0, 2**32)
         self.session = Session(SessionConfig(slots=member.slots, types=member.types, seed=seed))
@@ -62,6 +63,8 @@ class Process:
             return
         known = self.session._presence.epoch
         effects = self.session.handle(event, self._clock.ms())
+        if isinstance(event, av.CancelArrived) and event.epoch >= known:
+            self._cancelled.add(event.ref)
         self._check_epoch(event, known, effects)
         for effect in effects:
             self._perform(effect)
@@ -226,7 +229,9 @@ class Process:
     def _start(self, ref: AttemptRef, offer: Assign) -> None:
         world = self._world
         world.note("started", ref.task_id, ref.attempt, offer.type, "by", self.incarnation)
-        self._fleet.book.ran(ref.task_id, ref.attempt, self.member.agent_id)
+        self._fleet.book.ran(ref.task_id, ref.attempt, self.member.agent_id, self.incarnation)
+        if ref in self._cancelled:
+            world.fail(f"{ref.task_id}/{ref.attempt} was cancelled, and is started", about=ref.task_id)
         match offer.type:
             case "hang":
                 return

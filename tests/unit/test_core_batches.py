@@ -219,3 +219,14 @@ def test_events_of_uncommitted_changes_are_not_published() -> None:
     assert rig.take(do.PublishTask) == []
     rig.commit(batch)
     assert [effect.event.state for effect in rig.take(do.PublishTask)] == [TaskState.QUEUED, TaskState.ASSIGNED]
+
+
+def test_an_attempt_that_ended_before_its_offer_could_be_sent_is_not_offered() -> None:
+    """Else an agent would begin it, only to be told to stop."""
+    rig = Rig()
+    rig.registered()
+    task_id = rig.submit()
+    rig.take(do.SendOffer)
+    rig.tell(ev.ObservationResumed())
+    rig.cancel(task_id)
+    assert rig.take(do.SendOffer) == []

@@ -32,9 +32,11 @@ class Unlucky(MemoryStore):
         super().__init__(key_retention_ms=1000)
         self.lost_answers = lost_answers
         self.commits = 0
+        self.entered_s = 0.0
 
     async def commit(self, lease: Lease, number: int, changes: Changes, *, lease_ms: int) -> Committed:
         self.commits += 1
+        self.entered_s = steady_s()
         committed = await super().commit(lease, number, changes, lease_ms=lease_ms)
         if self.commits <= self.lost_answers:
             raise StoreUnavailableError("the answer was lost", handed_over=True)
@@ -47,9 +49,11 @@ class Spy(Trust):
     def __init__(self) -> None:
         super().__init__(lease_ms=LEASE_MS, began_s=steady_s())
         self.extensions = 0
+        self.began_s = 0.0
 
     def extend(self, began_s: float) -> None:
         self.extensions += 1
+        self.began_s = began_s
         super().extend(began_s)
 
 
@@ -95,6 +99,12 @@ async def test_a_commit_at_the_first_try_extends_the_trust() -> None:
     await it.commit(1)
     assert it.trust.extensions == 1
     assert not it.writer.is_busy
+
+
+async def test_trust_runs_from_before_the_commit_was_sent() -> None:
+    it, store = await rig(lost_answers=0)
+    await it.commit(1)
+    assert 0 < it.trust.began_s <= store.entered_s
 
 
 async def test_a_commit_that_had_to_be_repeated_extends_no_trust_but_the_renewal_after_it_does() -> None:

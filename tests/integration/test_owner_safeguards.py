@@ -1,0 +1,140 @@
+"""What an owner does not do: nothing without trust, no renewal when it is deaf, no judgement before it can hear."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.integration.test_take_over import keeping
+
+from callboard.bus.ask import ask
+from callboard.bus.client import Client
+from callboard.bus.connection import Bus
+from callboard.bus.embedded import EmbeddedNats
+from callboard.bus.options import BusOptions
+from callboard.orchestrator.clock import steady_s
+from callboard.orchestrator.core.events import ObservationResumed, TimeAdvanced
+from callboard.orchestrator.store.memory import MemoryStore
+from callboard.orchestrator.store.port import StoreUnavailableError
+from callboard.schemas.errors import OutcomeUnknownError
+from callboard.schemas.subjects import Subjects
+from callboard.schemas.tasks import CancelTask, TaskChange
+from callboard.schemas.vocabulary import TaskState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from callboard.bus.connection import BusMessage
+    from callboard.orchestrator.core.changes import Changes
+    from callboard.orchestrator.core.effects import Effect
+    from callboard.orchestrator.core.events import Event
+    from callboard.orchestrator.store.port import Committed, Lease
+
+pytestmark = pytest.mark.anyio
+
+WITHIN_S = 20.0
+LEASE_MS = 1_000
+
+
+class Watched(MemoryStore):
+    """A store that can be away, and says when something was committed, or refused because it is away."""
+
+    def __init__(self) -> None:
+        super().__init__(key_retention_ms=60_000)
+        self.is_away = False
+        self.refused = asyncio.Event()
+        self.on_committed: Callable[[], None] = lambda: None
+
+    async def commit(self, lease: Lease, number: int, changes: Changes, *, lease_ms: int) -> Committed:
+        self._require()
+        committed = await super().commit(lease, number, changes, lease_ms=lease_ms)
+        self.on_committed()
+        return committed
+
+    async def renew(self, lease: Lease, *, lease_ms: int) -> Lease:
+        self._require()
+        return await super().renew(lease, lease_ms=lease_ms)
+
+    def _require(self) -> None:
+        if self.is_away:
+            self.refused.set()
+            raise StoreUnavailableError("away", handed_over=True)
+
+
+async def test_what_was_committed_has_no_effect_when_trust_ended_meanwhile(nats_server: EmbeddedNats) -> None:
+    store, options = Watched(), BusOptions(servers=(nats_server.url,))
+    async with (
+        asyncio.timeout(WITHIN_S),
+        await Bus.connect(options) as bus,
+        await Bus.connect(options) as side,
+        keeping(bus, store) as keeper,
+    ):
+        await keeper.owned.wait()
+        owner, client = keeper.owner, Client(side)
+        heard: list[str] = []
+        assert owner is not None
+
+        def hear(message: BusMessage) -> None:
+            heard.append(message.subject.split(".")[-2])
+
+        subscription = await side.subscribe("callboard.v1.default.event.task.>", hear)
+        task_id = (await client.submit("work")).task_id
+
+        def wake_after_the_lease() -> None:
+            owner._trust._steady = lambda: steady_s() + 60
+
+        store.on_committed = wake_after_the_lease
+        with pytest.raises(OutcomeUnknownError):
+            await ask(side, Subjects().tasks("cancel"), CancelTask(task_id=task_id), TaskChange)
+        document = await store.get("default", task_id=task_id)
+        assert document is not None
+        assert document.state is TaskState.CANCELLED
+        await client.status()  # whatever it published has come before this answer
+        assert heard == ["queued"]
+        await subscription.unsubscribe()
+
+
+async def test_an_owner_that_becomes_deaf_leaves_its_pool_to_another(nats_server: EmbeddedNats, tmp_path: Path) -> None:
+    store = Watched()
+    async with (
+        EmbeddedNats(tmp_path, token=None, jetstream=False) as other_side,
+        asyncio.timeout(WITHIN_S),
+        await Bus.connect(BusOptions(servers=(other_side.url,))) as deaf,
+        await Bus.connect(BusOptions(servers=(nats_server.url,))) as bus,
+        keeping(deaf, store, holder="deaf", lease_ms=LEASE_MS) as first,
+    ):
+        await first.owned.wait()
+        await other_side.stop()
+        async with keeping(bus, store, holder="hears", lease_ms=LEASE_MS) as second:
+            await second.owned.wait()
+            assert second.owner is not None
+            assert second.owner.lease.epoch == 2
+
+
+async def test_once_the_database_is_back_nobody_is_judged_before_observation_begins_anew(
+    nats_server: EmbeddedNats,
+) -> None:
+    store = Watched()
+    async with (
+        asyncio.timeout(WITHIN_S),
+        await Bus.connect(BusOptions(servers=(nats_server.url,))) as bus,
+        keeping(bus, store) as keeper,
+    ):
+        await keeper.owned.wait()
+        owner = keeper.owner
+        assert owner is not None
+        handle = owner.machine.handle
+        events: asyncio.Queue[type[Event]] = asyncio.Queue()
+
+        def watched(event: Event, now_ms: int) -> list[Effect]:
+            events.put_nowait(type(event))
+            return handle(event, now_ms)
+
+        owner.machine.handle = watched  # type: ignore[method-assign] # it is only watched
+        store.is_away = True
+        await store.refused.wait()
+        store.is_away = False
+        while (event := await events.get()) is not ObservationResumed:
+            assert event is not TimeAdvanced
