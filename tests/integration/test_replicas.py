@@ -173,13 +173,14 @@ async def test_an_owner_that_was_stopped_changes_nothing_when_it_wakes(
         await owners.until_at_hand(other)
         echo = await stack.enter_async_context(Echo.on(nats_server.url))
         waiting = (await client.submit("work", 0, role="nobody")).task_id
-        await client.submit("work", 1, delay_ms=500)
+        first = (await client.submit("work", 1, delay_ms=500)).task_id
         os.kill(sleeper.pid, signal.SIGSTOP)
         async with asyncio.timeout(FAIL_OVER_S):
             assert await echo.given.get() == 1
         assert owners.latest["default"].replica.endswith(f"-{other.pid}")
         # Its messages of all that time reach it first of all, before it knows that its lease is over.
         assert (await client.cancel(waiting)).changed
+        assert await client.result(first, timeout_s=WITHIN_S) == 1
         before = await witness.tasks()
         changes = owners.changes
         os.kill(sleeper.pid, signal.SIGCONT)
