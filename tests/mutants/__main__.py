@@ -34,7 +34,7 @@ def main() -> int:
         for mutant, look in looks:
             caught, line = look.result()
             survivors += not caught
-            _say(mutant.safeguard, line, caught=caught)
+            _say("caught" if caught else "SURVIVED", mutant.safeguard, line)
     took_s = time.monotonic() - began_s
     sys.stdout.write(f"{len(chosen)} mutants, {survivors} survived; {took_s:.0f} s\n")
     return 0 if is_sound and not survivors else 1
@@ -65,7 +65,7 @@ def _is_sound(chosen: list[Mutant]) -> bool:
     tests = tuple(sorted({test for mutant in chosen for test in mutant.tests}))
     with copied() as root:
         found = _baseline(root, tests)
-    _say("(nothing removed)", found or "nothing found", caught=found is None)
+    _say("sound" if found is None else "UNSOUND", "(nothing removed)", found or "nothing found")
     return found is None
 
 
@@ -77,8 +77,8 @@ def _baseline(root: Path, tests: tuple[str, ...]) -> str | None:
         return f"NOT EXAMINED: {error}"
 
 
-def _say(what: str, line: str, *, caught: bool) -> None:
-    sys.stdout.write(f"{'ok      ' if caught else 'SURVIVED'} {what:<{WIDTH}} {line}\n")
+def _say(verdict: str, what: str, line: str) -> None:
+    sys.stdout.write(f"{verdict:<8} {what:<{WIDTH}} {line}\n")
     sys.stdout.flush()
 
 

@@ -32,12 +32,11 @@ UNREACHABLE = frozenset(
         "phase signed_in forgotten",  # an agent that is forgotten was silent, and has lost its lease
         "phase signing_in lease_ended",  # a first registration has no lease, a later one comes of being forgotten
         "task assigned poisoned",  # what was only offered does not crash
-        # An agent of the SDK that comes back is told to cancel what was given up, before it can report it.
-        "task deferred adopted",
-        "task queued adopted",
     }
 )
 """Rows of the tables that no schedule goes through, and why."""
+RARE = frozenset({"task deferred adopted", "task queued adopted"})
+"""An agent of the SDK that comes back is told to cancel what was given up, almost always before it can report it."""
 
 
 @cache
@@ -62,7 +61,7 @@ def test_every_fault_and_every_transition_happened() -> None:
     happened = total.tally
     often = EVENTS | {f"fault {kind}" for kind in FAULTS}
     assert {what: happened[what] for what in often if happened[what] < OFTEN} == {}
-    assert {what: happened[what] for what in TRANSITIONS - UNREACHABLE if happened[what] < SELDOM} == {}
+    assert {what: happened[what] for what in TRANSITIONS - UNREACHABLE - RARE if happened[what] < SELDOM} == {}
     assert {what for what in UNREACHABLE if happened[what]} == set()
     assert 0 < total.calm < total.schedules
 

@@ -22,7 +22,7 @@ from callboard.schemas.vocabulary import Outcome, TaskState
 
 CHECKED_SHARE: Final = 0.1
 """After so many of the events and seals the invariants are checked: a check looks at everything."""
-LOOKED_AT_CLOSELY: Final = 10
+LOOKED_AT_CLOSELY: Final = 20
 """One schedule of so many is checked after each of them."""
 
 

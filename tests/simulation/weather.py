@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tests.simulation.schedule import Schedule
 
 LONGEST_MS: Final = 9_000
-SPAWNED: Final = "spawned-"
+SPAWNED: Final = "spawned"
 STOPS: Final = (60, 1_000, 2_000, 2_900, 3_500, 6_000, LONGEST_MS)
 """How long an owner is stopped: not noticed, as long as its trust, longer than its lease."""
 
@@ -217,8 +217,8 @@ class Weather:
         self._ask(lambda ticket: ev.ShutdownRequested(ticket=ticket, agent_id=agent_id, grace_ms=grace_ms))
 
     def agent_spawned(self) -> None:
-        """By the owner, one of two; it may never come up, or die young."""
-        agent_id = f"{SPAWNED}{int(self._fault.pick * 2)}"
+        """By the owner; it may never come up, or die young."""
+        agent_id = SPAWNED
         known = self._of.fleet.processes.get(agent_id)
         if known is not None and known.is_alive:
             self._of.fleet.kill(known)
@@ -228,10 +228,12 @@ class Weather:
             return
         member = Member(agent_id=agent_id, slots=1)
         self._world.after(self._lasts(50, 500), lambda: self._of.fleet.join(member))
+        if self._fault.length > 0.7:
+            self._world.after(self._lasts(600, 3_000), lambda: self._of.fleet.kill(self._of.fleet.processes[agent_id]))
 
     def _process_ended(self, process: "Process") -> None:
         agent_id = process.member.agent_id
-        if agent_id.startswith(SPAWNED):
+        if agent_id == SPAWNED:
             if self._world.chance(0.3):  # else the replica that started it is gone, too
                 self._post(ev.SpawnAbandoned(agent_id=agent_id))
         else:
