@@ -39,10 +39,11 @@ app = App(
 _SERVICE: Final = Group("Orchestrator", sort_key=1)
 _TASKS: Final = Group("Tasks", sort_key=2)
 _AGENTS: Final = Group("Agents", sort_key=3)
-_agent = App(name="agent", help="Look at one agent, or turn a command into one.", group=_AGENTS)
+_agent = App(name="agent", help="Look at one agent, or turn a command or a chat endpoint into one.", group=_AGENTS)
 _pool = App(name="pool", help="Pause or resume the pool.", group=_SERVICE)
 _ID: Final = "01993b5e-7c1a-7bd2-8f0e-3a1f5c2d9e10"
 _EXEC: Final = "callboard agent exec --capability lint -- ruff check --stdin-filename x.py -"
+_LLM: Final = "callboard agent llm --base-url http://127.0.0.1:11434/v1 --model llama3.2 --capability chat"
 _SERVE: Final = "NATS_URL=nats://n1:4222 DATABASE_URL=postgresql://db/callboard callboard serve"
 
 _COMMANDS: Final = (
@@ -67,6 +68,7 @@ _COMMANDS: Final = (
     (app, "agents", _AGENTS, "agents:agents", "callboard agents --capability lint"),
     (_agent, "get", _AGENTS, "agents:get", "callboard agent get reviewer-1"),
     (_agent, "exec", _AGENTS, "agent_exec:agent_exec", _EXEC),
+    (_agent, "llm", _AGENTS, "agent_llm:agent_llm", _LLM),
     (app, "spawn", _AGENTS, "agents:spawn", "callboard spawn tester --capability python --slots 2"),
     (app, "shutdown", _AGENTS, "agents:shutdown", "callboard shutdown reviewer-1 --grace 10s"),
     (app, "drain", _AGENTS, "agents:drain", "callboard drain reviewer-1 --reason maintenance"),
