@@ -322,3 +322,11 @@ async def test_connecting_to_nothing_says_where_and_why() -> None:
     with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:1\b"):
         async with Client.connect("nats://127.0.0.1:1", timeout_s=0):
             pass
+
+
+async def test_a_time_out_ends_connecting_also_when_it_comes_with_a_failure() -> None:
+    for _ in range(40):
+        async with asyncio.timeout(10):
+            with pytest.raises(UnavailableError):
+                async with Client.connect("nats://127.0.0.1:1", timeout_s=0.001):
+                    pass

@@ -324,6 +324,10 @@ class Bus:
                 except Exception as error:
                     if first and isinstance(error, ConfigurationError):
                         raise
+                    # `wait_for` below nats-py drops a cancellation that comes together with the failure.
+                    task = asyncio.current_task()
+                    if task is not None and task.cancelling():
+                        raise asyncio.CancelledError from error
                     reasons.append(f"{address(url)}: {str(error) or type(error).__name__}")
             reason = "; ".join(reasons)
             self._announce(BusState.FAILED, reason)
