@@ -65,7 +65,7 @@ OWNER: Final = (
         path=f"{_SHELL}/owner.py",
         old="        if not self.is_active or not self._trust.holds or self._writer.is_in_doubt:",
         new="        if self._lost:",
-        tests=("tests/integration/test_take_over.py", "tests/contract/test_database_away.py"),
+        tests=("tests/integration/test_take_over.py",),
     ),
     Mutant(
         safeguard="observation resumed before timers",
