@@ -11,7 +11,7 @@ import json
 import time
 from datetime import UTC, datetime, timedelta
 from statistics import median
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from tests.contract.hand_agent import online
@@ -72,8 +72,10 @@ async def test_a_delayed_task_starts_on_time(wire: Wire, how: str) -> None:
         for n in range(TASKS):
             pause_ms = 300 + 37 * n
             at = datetime.now(UTC) + timedelta(milliseconds=pause_ms)
-            when = pause_ms if how == "delay_ms" else at.isoformat().replace("+00:00", "Z")
-            tasks.append(await wire.get(await wire.submit(requires={"capabilities": [skill]}, **{how: when})))
+            when: Any = pause_ms if how == "delay_ms" else at.isoformat().replace("+00:00", "Z")
+            tasks.append(
+                await wire.get(await wire.submit(requires={"capabilities": [skill]}, kind=None, **{how: when}))
+            )
         assert {task["state"] for task in tasks} == {"deferred"}
         arrived = await assigned.of([task["task_id"] for task in tasks])
         check([at - ms_of(task["until"]) for at, task in zip(arrived, tasks, strict=True)])
@@ -89,8 +91,8 @@ async def test_a_task_that_nobody_takes_expires_on_time(wire: Wire, how: str) ->
     for n in range(TASKS):
         limit_ms = 300 + 37 * n
         at = datetime.now(UTC) + timedelta(milliseconds=limit_ms)
-        when = limit_ms if how == "ttl_ms" else at.isoformat().replace("+00:00", "Z")
-        task_id = await wire.submit(**{how: when})
+        when: Any = limit_ms if how == "ttl_ms" else at.isoformat().replace("+00:00", "Z")
+        task_id = await wire.submit(kind=None, **{how: when})
         created_ms = ms_of((await wire.get(task_id))["created_at"])
         # The wire's instants are whole milliseconds, cut off.
         due[task_id] = created_ms + limit_ms if how == "ttl_ms" else int(at.timestamp() * 1000)

@@ -77,7 +77,7 @@ class Sampler:
             values |= {f"{name}.{key}": value for key, value in _of_process(pid)}
         values["serve.tasks"] = await _metric(self._http_url, "callboard_event_loop_tasks")
         values["load.tasks"] = len(asyncio.all_tasks())
-        row = await self._pg.fetchrow(_TABLES)
+        [row] = await self._pg.fetch(_TABLES)
         values |= {"postgres.connections": row["connections"], "agent.rows": row["agent_rows"]}
         values["task.rows"] = row["task_rows"]
         for table in ("agent", "task", "pool_lease", "task_key", "task_history"):
