@@ -109,3 +109,32 @@ def test_the_task_may_wait_in_the_database_only() -> None:
     assert task_id not in rig.machine.pool.tasks
     assert rig.report(report) == RECORDED
     assert rig.state(task_id) == "succeeded"
+
+
+def test_an_agent_that_is_back_is_not_told_to_stop_what_may_still_succeed() -> None:
+    rig = Rig(ADOPT)
+    rig.registered("a")
+    rig.keep_alive(16_000, "a")
+    task_id = rig.submit()
+    rig.accept(task_id)
+    rig.drain("a")
+    held, report = rig.task(task_id).held, rig.reported(task_id, result=b'"late"')
+    rig.wait(60_000)
+    assert (rig.state(task_id), rig.outcomes(task_id)) == ("queued", [Outcome.CRASHED])
+    assert rig.beat("a", held).cancel == []
+    assert rig.report(report) == RECORDED
+    assert rig.state(task_id) == "succeeded"
+
+
+def test_it_is_told_once_somebody_else_has_the_task() -> None:
+    rig = Rig(ADOPT)
+    rig.registered("a")
+    rig.keep_alive(16_000, "a")
+    task_id = rig.submit()
+    rig.accept(task_id)
+    held = rig.task(task_id).held
+    rig.wait(60_000)
+    rig.registered("b")
+    assert rig.task(task_id).agent_id == "b"
+    [told] = rig.beat("a", held).cancel
+    assert (told.task_id, told.attempt) == held

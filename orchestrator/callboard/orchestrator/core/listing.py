@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from callboard.orchestrator.core import holds
 from callboard.orchestrator.core.attempts import accept, current
+from callboard.orchestrator.core.late import may_succeed_late
 from callboard.orchestrator.core.model import Agent, Held
 from callboard.orchestrator.core.moves import end_attempt
 from callboard.orchestrator.core.pool import Pool
@@ -44,13 +45,21 @@ def reconcile(pool: Pool, agent: Agent, listed: list[Held], now_ms: int) -> None
     pool.queue.update_room(agent)
 
 
-def unwanted(pool: Pool, agent_id: str, listed: Iterable[Held]) -> list[AttemptRef]:
-    """What of a listing the agent should stop: attempts that are over, and durably so."""
+def unwanted(pool: Pool, agent: Agent, listed: Iterable[Held]) -> list[AttemptRef]:
+    """What of a listing the agent should stop: attempts that are over, durably so, and of no more use."""
     return [
         AttemptRef(task_id=held[0], attempt=held[1])
         for held in listed
-        if current(pool, agent_id, held) is None and _is_settled(pool, held[0])
+        if current(pool, agent.agent_id, held) is None
+        and _is_settled(pool, held[0])
+        and not _is_hoped_for(pool, agent, held)
     ]
+
+
+def _is_hoped_for(pool: Pool, agent: Agent, held: Held) -> bool:
+    """Whether the result of this given-up attempt would still be taken."""
+    task = pool.tasks.get(held[0])
+    return task is not None and may_succeed_late(pool, agent, task, held[1])
 
 
 def _is_settled(pool: Pool, task_id: str) -> bool:

@@ -2,18 +2,16 @@
 
 The attempt number is the fencing token: only the current attempt, from its own agent and incarnation, is heard. A
 repeat of the very report that ended an attempt gets its first answer again; anything else late is `stale_attempt`.
-
-Late success: where the pool wants it (`late_results = "adopt"`), the successful result of the latest attempt, from its
-own agent and incarnation, is taken although that attempt was given up, as long as nobody else has the task.
+What of a given-up attempt is taken all the same: see `late`.
 """
 
 from dataclasses import replace
-from typing import Final
 
 from callboard.orchestrator.core import health, holds, window
 from callboard.orchestrator.core.attempts import current
 from callboard.orchestrator.core.effects import LookUp
 from callboard.orchestrator.core.events import FailureReported, ResultReported
+from callboard.orchestrator.core.late import may_succeed_late
 from callboard.orchestrator.core.model import EndedAttempt, Task
 from callboard.orchestrator.core.moves import end_attempt, move
 from callboard.orchestrator.core.pool import Pool
@@ -21,10 +19,7 @@ from callboard.orchestrator.core.transitions import Move
 from callboard.schemas.agents import Recorded
 from callboard.schemas.errors import StaleAttemptError, UnknownIncarnationError
 from callboard.schemas.times import to_instant_or_none
-from callboard.schemas.vocabulary import WAITING_TASK_STATES, Outcome
-
-GIVEN_UP: Final = frozenset({Outcome.CRASHED, Outcome.TIMED_OUT, Outcome.UNDELIVERED, Outcome.RELEASED})
-"""The ends of an attempt that its agent had no part in."""
+from callboard.schemas.vocabulary import Outcome
 
 
 def on_result(pool: Pool, event: ResultReported, now_ms: int) -> None:
@@ -51,10 +46,7 @@ def _given_up(pool: Pool, event: ResultReported, now_ms: int) -> Task | None:
     stored = None if event.looked is None else event.looked.stored
     if task is None and stored is not None and not pool.absent.departures.since(event.task_id, event.stamp):
         task = window.adopt(pool, stored, now_ms)
-    if task is None or task.state not in WAITING_TASK_STATES or task.last_end is None:
-        return None
-    end = _ending(event, task.last_end)
-    return task if end is not None and end.attempt == task.attempt and end.outcome in GIVEN_UP else None
+    return task if task is not None and may_succeed_late(pool, agent, task, event.attempt) else None
 
 
 def _adopt_result(pool: Pool, task: Task, event: ResultReported, now_ms: int) -> None:
