@@ -138,3 +138,11 @@ def test_it_is_told_once_somebody_else_has_the_task() -> None:
     assert rig.task(task_id).agent_id == "b"
     [told] = rig.beat("a", held).cancel
     assert (told.task_id, told.attempt) == held
+
+
+def test_what_has_a_limit_is_stopped_when_it_is_listed() -> None:
+    rig = Rig(ADOPT)
+    task_id, report = given_up(rig)
+    held = (task_id, report.attempt)
+    [told] = rig.beat("a", held).cancel
+    assert (told.task_id, told.attempt) == held

@@ -57,9 +57,14 @@ def unwanted(pool: Pool, agent: Agent, listed: Iterable[Held]) -> list[AttemptRe
 
 
 def _is_hoped_for(pool: Pool, agent: Agent, held: Held) -> bool:
-    """Whether the result of this given-up attempt would still be taken."""
+    """Whether the result of this given-up attempt is waited for: it would be taken, and no limit says that it is late.
+
+    What has limits is stopped: nothing watches an attempt that is over, and one that hangs would keep its slot.
+    """
     task = pool.tasks.get(held[0])
-    return task is not None and may_succeed_late(pool, agent, task, held[1])
+    if task is None or task.run_timeout_ms is not None or task.progress_timeout_ms is not None:
+        return False
+    return may_succeed_late(pool, agent, task, held[1])
 
 
 def _is_settled(pool: Pool, task_id: str) -> bool:
