@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
-from tests.polyglot.toolchains import BUILD, REPOSITORY, nats_cli, require, run
+from tests.polyglot.toolchains import BUILD, REPOSITORY, nats_cli, require, run, rustup_home
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,7 +70,7 @@ def typescript() -> list[str]:
 def rust() -> list[str]:
     require("cargo")
     folder = fresh_copy("rust")
-    run("cargo", "build", cwd=folder)
+    run("cargo", "build", cwd=folder, **rustup_home())
     return [str(folder / "target" / "debug" / "callboard-agent")]
 
 

@@ -43,6 +43,15 @@ def run(*command: str | Path, cwd: Path, **variables: str) -> None:
     assert done.returncode == 0, f"{command}: {done.stdout[-4000:]}"
 
 
+def rustup_home() -> dict[str, str]:
+    """Where rustup's toolchains are, when they are not in this user's home but in that of whoever installed cargo."""
+    cargo = shutil.which("cargo")
+    if cargo is None or "RUSTUP_HOME" in os.environ or (Path.home() / ".rustup").exists():
+        return {}
+    installed = Path(cargo).parent.parent.with_name(".rustup")
+    return {"RUSTUP_HOME": str(installed)} if installed.exists() else {}
+
+
 def nats_cli() -> Path:
     """The real `nats` command of `NATSCLI_VERSION`, built from its source."""
     folder = BUILD / f"natscli-{NATSCLI_VERSION}"
