@@ -46,7 +46,7 @@ def run(*command: str | Path, cwd: Path, **variables: str) -> None:
 def rustup_home() -> dict[str, str]:
     """Where rustup's toolchains are, when they are not in this user's home but in that of whoever installed cargo."""
     cargo = shutil.which("cargo")
-    if cargo is None or "RUSTUP_HOME" in os.environ or (Path.home() / ".rustup").exists():
+    if cargo is None or "RUSTUP_HOME" in os.environ or (Path.home() / ".rustup" / "toolchains").exists():
         return {}
     installed = Path(cargo).parent.parent.with_name(".rustup")
     return {"RUSTUP_HOME": str(installed)} if installed.exists() else {}
