@@ -1,7 +1,7 @@
 """Reports on their way out: those that handlers ended with in one turn of the loop go together.
 
 Rules:
-- A batch holds at most `BATCH_ITEMS` reports and `BATCH_BYTES` bytes; a report that is alone goes as `complete` or
+- A batch holds at most `GATHERED` reports and `BATCH_BYTES` bytes; a report that is alone goes as `complete` or
   `fail`.
 - Each report is answered for itself. What refuses a batch as such, and for good, says nothing about any one of them:
   they are sent again, each alone.
@@ -17,7 +17,7 @@ import structlog
 from callboard.agents.session import events as ev
 from callboard.schemas.agents import Complete, Fail, Recorded, Report, Reported, ReportMany, ReportManyAnswer
 from callboard.schemas.errors import OrchestratorError, from_body
-from callboard.schemas.limits import BATCH_ITEMS
+from callboard.schemas.limits import GATHERED
 from callboard.schemas.tasks import AttemptRef
 
 M = TypeVar("M")
@@ -72,7 +72,7 @@ class Reports:
         batch: list[Pending] = []
         size = 0
         for pending in waiting:
-            if batch and (len(batch) == BATCH_ITEMS or size + pending.size > BATCH_BYTES):
+            if batch and (len(batch) == GATHERED or size + pending.size > BATCH_BYTES):
                 self._send_together(batch)
                 batch, size = [], 0
             batch.append(pending)

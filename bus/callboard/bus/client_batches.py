@@ -17,7 +17,7 @@ import msgspec
 
 from callboard.schemas.codec import encode
 from callboard.schemas.errors import OrchestratorError, TaskNotFoundError, from_body
-from callboard.schemas.limits import SUBMIT_MANY, WAIT_MANY
+from callboard.schemas.limits import GATHERED, WAIT_MANY
 from callboard.schemas.tasks import (
     SubmitAnswer,
     SubmitMany,
@@ -82,7 +82,7 @@ class Submits:
         batch: list[Entry] = []
         size = 0
         for entry in waiting:
-            if batch and (len(batch) == SUBMIT_MANY or size + len(entry[1]) > BATCH_BYTES):
+            if batch and (len(batch) == GATHERED or size + len(entry[1]) > BATCH_BYTES):
                 self._asking.begin(self._ask(batch))
                 batch, size = [], 0
             batch.append(entry)

@@ -1,7 +1,7 @@
 """Offers that go to an agent in one message, and which offers each such message held.
 
 Rules:
-- What one turn of the owner offers to one agent goes together, at most `BATCH_ITEMS` offers and `BATCH_BYTES` bytes.
+- What one turn of the owner offers to one agent goes together, at most `GATHERED` offers and `BATCH_BYTES` bytes.
 - Which offers a message held is forgotten when it is answered, or when `KEPT` later ones went out: an answer that comes
   after that is of no use, since the core has repeated the offers.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from callboard.orchestrator.core.model import Held
-from callboard.schemas.limits import BATCH_ITEMS
+from callboard.schemas.limits import GATHERED
 
 BATCH_BYTES: Final = 512 * 1024
 HEAD_BYTES: Final = 128
@@ -41,7 +41,7 @@ class Batches:
             batch: list[Offer] = []
             size = 0
             for offer in offers:
-                if batch and (len(batch) == BATCH_ITEMS or size + len(offer[1]) >= most):
+                if batch and (len(batch) == GATHERED or size + len(offer[1]) >= most):
                     yield agent_id, batch
                     batch, size = [], 0
                 batch.append(offer)
