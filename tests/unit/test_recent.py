@@ -6,6 +6,7 @@ from tests.support.core_rig import POOL, Rig
 
 from callboard.orchestrator.recent import ENTRY_BYTES, RecentTasks
 from callboard.schemas.tasks import Backoff, TaskError, TaskSpec
+from callboard.schemas.times import to_instant
 
 
 def committed(rig: Rig, recent: RecentTasks) -> None:
@@ -73,6 +74,17 @@ def test_a_refused_insert_is_forgotten() -> None:
     event = rig.submitted(TaskSpec(type="work", key="k"))
     rig.tell(event)
     recent.note(rig.seal().changes.tasks)
+    recent.forget([event.task_id])
+    assert len(recent) == 0
+
+
+def test_a_refused_insert_that_was_final_at_once_is_forgotten() -> None:
+    rig, recent = Rig(), RecentTasks(POOL)
+    event = rig.submitted(TaskSpec(type="work", key="k", deadline=to_instant(rig.now_ms - 1)))
+    rig.tell(event)
+    [change] = rig.seal().changes.tasks
+    assert change.ending is not None
+    recent.note([change])
     recent.forget([event.task_id])
     assert len(recent) == 0
 

@@ -217,7 +217,7 @@ class PoolOwner:
 
     async def _load(self) -> None:
         snapshot = await self.store.load(self.lease)
-        # In a thread, since a deep queue takes seconds, in which the lease has to be renewed.
+        # In a thread, since very many placement classes take seconds, in which the lease has to be renewed.
         await asyncio.to_thread(restore, self.machine, snapshot, self.clock.now_ms())
         self.counts = dict(self.machine.pool.counts)
 

@@ -65,6 +65,7 @@ class RecentTasks:
     def forget(self, task_ids: Iterable[str]) -> None:
         """These tasks do not exist, or are not as they were decided."""
         for task_id in task_ids:
+            self._ended.pop(task_id, None)
             known = self._live.pop(task_id, None)
             if known is not None:
                 self._bytes -= _size(known[0])

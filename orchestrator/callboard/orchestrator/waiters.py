@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Final
 
+import msgspec
+
 from callboard.bus.serve import Request
 from callboard.schemas.codec import encode
 from callboard.schemas.errors import OrchestratorError, ResourceLimitError, TaskNotFoundError, UnavailableError
-from callboard.schemas.tasks import TaskDocument, WaitManyAnswer
+from callboard.schemas.tasks import TaskDocument
 
 Read = Callable[[list[str]], Awaitable[dict[str, TaskDocument]]]
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
@@ -48,16 +50,18 @@ class CallerOfMany(Caller):
 
     def answer(self, found: Found) -> None:
         """Answer with those of its tasks that are final."""
-        tasks: list[TaskDocument] = []
+        tasks: list[msgspec.Raw] = []
         size = 0
         for document in found.values():
             if document is not None and document.state.is_final:
-                size += len(encode(document)) if len(found) > 1 else 0
+                data = encode(document)
+                size += len(data)
                 if size > ANSWER_BYTES and tasks:
                     break
-                tasks.append(document)
+                tasks.append(msgspec.Raw(data))
         unknown = [task_id for task_id, document in found.items() if document is None]
-        self.request.answer(WaitManyAnswer(tasks=tasks, unknown=unknown))
+        # A `WaitManyAnswer` whose documents were encoded to measure them, and are not encoded again.
+        self.request.answer({"tasks": tasks, "unknown": unknown})
 
 
 class Waiters:

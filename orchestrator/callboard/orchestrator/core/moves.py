@@ -19,9 +19,9 @@ from callboard.schemas.vocabulary import HELD_TASK_STATES, WAITING_TASK_STATES, 
 def enter(pool: Pool, task: Task, now_ms: int, *, outcome: Outcome | None = None) -> None:
     """Count `task` in its state, start what that state needs, and announce it."""
     pool.counts[task.state] += 1
-    if task.state in WAITING_TASK_STATES and task.deadline_ms is not None:
+    if task.state in WAITING_TASK_STATES:
         # A held attempt's may have been put off; a waiting task expires on time.
-        pool.timers.set(Clock.DEADLINE, task.task_id, task.deadline_ms)
+        pool.watch_deadline(task)
     if task.state is TaskState.QUEUED:
         pool.queue.push(task)
     elif task.state is TaskState.DEFERRED:

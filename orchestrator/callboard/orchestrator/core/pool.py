@@ -131,6 +131,11 @@ class Pool:
         if not self.timers.is_set(Clock.FLUSH, ""):
             self.timers.set(Clock.FLUSH, "", due_ms)
 
+    def watch_deadline(self, task: Task) -> None:
+        """Start the clock of the whole task, if it has one."""
+        if task.deadline_ms is not None:
+            self.timers.set(Clock.DEADLINE, task.task_id, task.deadline_ms)
+
     def touch_agent(self, agent: Agent) -> None:
         """Have `agent` written with this batch."""
         agent.changed_in = self.number

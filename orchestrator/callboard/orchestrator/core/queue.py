@@ -158,12 +158,11 @@ class Queue:
         strands = len(self._classes) - len(self._idle) + self._keyed_strands
         return max(self._window // max(strands, 1), self._least_lane)
 
-    def push(self, task: Task) -> Lane:
-        """Have a queued task wait for an agent; the lane it waits in."""
+    def push(self, task: Task) -> None:
+        """Have a queued task wait for an agent."""
         lane = self.strand_of(task.needs, task.concurrency_key).lane(task.priority.rank)
         lane.push(task)
         self.relist(lane)
-        return lane
 
     def relist(self, lane: Lane) -> None:
         """The lane's first place may have changed, or its tasks come back."""

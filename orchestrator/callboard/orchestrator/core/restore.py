@@ -13,7 +13,6 @@ from callboard.orchestrator.core.machine import Machine
 from callboard.orchestrator.core.model import Agent
 from callboard.orchestrator.core.pool import Pool
 from callboard.orchestrator.core.specs import stored_task
-from callboard.orchestrator.core.tasks import watch_deadline
 from callboard.orchestrator.core.timers import Clock
 from callboard.schemas.vocabulary import WAITING_TASK_STATES, AgentState, TaskState
 
@@ -101,7 +100,7 @@ def _restore_heads(pool: Pool, heads: list[StoredTask], now_ms: int) -> None:
 def _restore_attempt(pool: Pool, stored: StoredTask, now_ms: int) -> None:
     task = stored_task(stored)
     pool.tasks[task.task_id] = task
-    watch_deadline(pool, task)
+    pool.watch_deadline(task)
     agent = pool.agent_of(task)
     if agent is not None:
         holds.take(pool, agent, task, accepted=task.state is TaskState.RUNNING)

@@ -15,7 +15,7 @@ from callboard.orchestrator.core.events import (
 from callboard.orchestrator.core.model import Task
 from callboard.orchestrator.core.moves import end_attempt, enter, move
 from callboard.orchestrator.core.pool import Pool, Submission
-from callboard.orchestrator.core.specs import needs_of, placement_text, task_of
+from callboard.orchestrator.core.specs import placement_text, task_of
 from callboard.orchestrator.core.timers import Clock
 from callboard.orchestrator.core.transitions import Move
 from callboard.schemas.errors import (
@@ -44,10 +44,6 @@ def on_submitted(pool: Pool, event: TaskSubmitted, now_ms: int) -> None:
             Refuse(event.ticket, ResourceLimitError(f"{limit} tasks wait or run", retry_after_ms=1000, limit=limit))
         )
         return
-    satisfiable = pool.queue.is_satisfiable(needs_of(spec))
-    if not satisfiable and spec.on_unsatisfiable is OnUnsatisfiable.REJECT:
-        pool.at_once.append(Refuse(event.ticket, TaskDelegationError("no known agent meets the requirements")))
-        return
     not_before_ms = now_ms
     if spec.not_before is not None:
         not_before_ms = to_ms(spec.not_before)
@@ -65,6 +61,10 @@ def on_submitted(pool: Pool, event: TaskSubmitted, now_ms: int) -> None:
         order_ms=max(now_ms, not_before_ms),
         deadline_ms=deadline_ms,
     )
+    satisfiable = pool.queue.is_satisfiable(task.needs)
+    if not satisfiable and spec.on_unsatisfiable is OnUnsatisfiable.REJECT:
+        pool.at_once.append(Refuse(event.ticket, TaskDelegationError("no known agent meets the requirements")))
+        return
     if not_before_ms > now_ms:
         task.state, task.reason, task.until_ms = TaskState.DEFERRED, DeferralReason.NOT_BEFORE, not_before_ms
     pool.tasks[task.task_id] = task
@@ -106,12 +106,6 @@ def _columns(event: TaskSubmitted, task: Task) -> NewTask:
         concurrency_key=task.concurrency_key,
         concurrency_limit=None if task.concurrency_key is None else task.concurrency_limit,
     )
-
-
-def watch_deadline(pool: Pool, task: Task) -> None:
-    """Start the clock of the whole task, if it has one."""
-    if task.deadline_ms is not None:
-        pool.timers.set(Clock.DEADLINE, task.task_id, task.deadline_ms)
 
 
 def on_deadline(pool: Pool, task: Task, now_ms: int) -> None:

@@ -84,8 +84,7 @@ def adopt(pool: Pool, stored: StoredTask, now_ms: int) -> Task:
     task = stored_task(stored)
     pool.tasks[task_id] = task
     pool.absent.counts[task.state] -= 1
-    if task.deadline_ms is not None:
-        pool.timers.set(Clock.DEADLINE, task_id, task.deadline_ms)
+    pool.watch_deadline(task)
     if task.state is TaskState.QUEUED:
         pool.queue.push(task)
     else:
