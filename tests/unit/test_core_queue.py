@@ -5,6 +5,7 @@ from tests.support.core_rig import START_MS, Rig
 
 from callboard.orchestrator.core import effects as do
 from callboard.orchestrator.core import queue as core_queue
+from callboard.orchestrator.core.classes import PlacementClass
 from callboard.orchestrator.core.settings import CoreSettings
 from callboard.schemas.tasks import Requirements, TaskSpec
 from callboard.schemas.times import to_instant
@@ -120,13 +121,13 @@ def test_a_class_that_waits_costs_the_others_nothing(monkeypatch: pytest.MonkeyP
     rig = Rig()
     for number in range(50):
         rig.submit(type=f"t{number}")
-    looked_at: list[core_queue.PlacementClass] = []
+    looked_at: list[PlacementClass] = []
 
-    def counted(placement: core_queue.PlacementClass) -> bool:
+    def counted(placement: PlacementClass) -> bool:
         looked_at.append(placement)
         return not any(placement.lanes)
 
-    monkeypatch.setattr(core_queue.PlacementClass, "is_idle", property(counted))
+    monkeypatch.setattr(PlacementClass, "is_idle", property(counted))
     rig.machine.handle(rig.submitted(TaskSpec(type="one-more")), rig.now_ms)
     assert len(looked_at) < 10
 

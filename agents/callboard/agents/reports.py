@@ -1,8 +1,7 @@
 """Reports on their way out: those that handlers ended with in one turn of the loop go together.
 
 Rules:
-- A batch holds at most `GATHERED` reports and `BATCH_BYTES` bytes; a report that is alone goes as `complete` or
-  `fail`.
+- How they are cut into messages: `callboard.bus.gather`. A report that is alone goes as `complete` or `fail`.
 - Each report is answered for itself. What refuses a batch as such, and for good, says nothing about any one of them:
   they are sent again, each alone.
 """
@@ -10,20 +9,17 @@ Rules:
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import structlog
 
 from callboard.agents.session import events as ev
+from callboard.bus.gather import gathered
 from callboard.schemas.agents import Complete, Fail, Recorded, Report, Reported, ReportMany, ReportManyAnswer
 from callboard.schemas.errors import OrchestratorError, from_body
-from callboard.schemas.limits import GATHERED
 from callboard.schemas.tasks import AttemptRef
 
 M = TypeVar("M")
-
-BATCH_BYTES: Final = 512 * 1024
-"""NATS takes messages of 1 MiB unless configured otherwise."""
 
 
 class Ask(Protocol):
@@ -69,15 +65,8 @@ class Reports:
 
     def _send(self) -> None:
         waiting, self._waiting = self._waiting, []
-        batch: list[Pending] = []
-        size = 0
-        for pending in waiting:
-            if batch and (len(batch) == GATHERED or size + pending.size > BATCH_BYTES):
-                self._send_together(batch)
-                batch, size = [], 0
-            batch.append(pending)
-            size += pending.size
-        self._send_together(batch)
+        for batch in gathered(waiting, lambda pending: pending.size):
+            self._send_together(batch)
 
     def _send_together(self, batch: list[Pending]) -> None:
         if len(batch) == 1:

@@ -15,9 +15,10 @@ from typing import Any, Final
 
 import msgspec
 
+from callboard.bus.gather import gathered
 from callboard.schemas.codec import encode
 from callboard.schemas.errors import OrchestratorError, TaskNotFoundError, from_body
-from callboard.schemas.limits import GATHERED, WAIT_MANY
+from callboard.schemas.limits import WAIT_MANY
 from callboard.schemas.tasks import (
     SubmitAnswer,
     SubmitMany,
@@ -30,8 +31,6 @@ from callboard.schemas.tasks import (
     WaitTask,
 )
 
-BATCH_BYTES: Final = 512 * 1024
-"""Specifications in one request; NATS takes messages of 1 MiB unless configured otherwise."""
 SLICE_MS: Final = 10_000
 """One `wait_many`: short enough that a lost answer costs little (protocol, section 4)."""
 
@@ -79,15 +78,8 @@ class Submits:
 
     def _send(self) -> None:
         waiting, self._waiting = self._waiting, []
-        batch: list[Entry] = []
-        size = 0
-        for entry in waiting:
-            if batch and (len(batch) == GATHERED or size + len(entry[1]) > BATCH_BYTES):
-                self._asking.begin(self._ask(batch))
-                batch, size = [], 0
-            batch.append(entry)
-            size += len(entry[1])
-        self._asking.begin(self._ask(batch))
+        for batch in gathered(waiting, lambda entry: len(entry[1])):
+            self._asking.begin(self._ask(batch))
 
     async def _ask(self, batch: list[Entry]) -> None:
         if len(batch) == 1:

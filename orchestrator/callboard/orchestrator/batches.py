@@ -1,7 +1,7 @@
 """Offers that go to an agent in one message, and which offers each such message held.
 
 Rules:
-- What one turn of the owner offers to one agent goes together, at most `GATHERED` offers and `BATCH_BYTES` bytes.
+- What one turn of the owner offers to one agent goes together, cut as `callboard.bus.gather` does.
 - Which offers a message held is forgotten when it is answered, or when `KEPT` later ones went out: an answer that comes
   after that is of no use, since the core has repeated the offers.
 """
@@ -9,10 +9,9 @@ Rules:
 from collections.abc import Iterator
 from typing import Final
 
+from callboard.bus.gather import BATCH_BYTES, gathered
 from callboard.orchestrator.core.model import Held
-from callboard.schemas.limits import GATHERED
 
-BATCH_BYTES: Final = 512 * 1024
 HEAD_BYTES: Final = 128
 """More than the frame around the offers takes."""
 KEPT: Final = 10_000
@@ -38,15 +37,8 @@ class Batches:
         most = min(BATCH_BYTES, max_payload - HEAD_BYTES)
         waiting, self._waiting = self._waiting, {}
         for agent_id, offers in waiting.items():
-            batch: list[Offer] = []
-            size = 0
-            for offer in offers:
-                if batch and (len(batch) == GATHERED or size + len(offer[1]) >= most):
-                    yield agent_id, batch
-                    batch, size = [], 0
-                batch.append(offer)
-                size += len(offer[1]) + 1
-            yield agent_id, batch
+            for batch in gathered(offers, lambda offer: len(offer[1]) + 1, most_bytes=most):
+                yield agent_id, batch
 
     def remember(self, offers: list[Held]) -> int:
         """A number for a message with these offers."""

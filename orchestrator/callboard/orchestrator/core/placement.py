@@ -12,10 +12,10 @@ import heapq
 from collections.abc import Callable
 from typing import Final
 
+from callboard.orchestrator.core.classes import PlacementClass
 from callboard.orchestrator.core.dice import Dice
 from callboard.orchestrator.core.model import Agent, Needs, Task
 from callboard.orchestrator.core.performance import Performance
-from callboard.orchestrator.core.queue import PlacementClass
 from callboard.orchestrator.core.retry import COSTS_AN_ATTEMPT
 from callboard.schemas.vocabulary import TaskAssignmentStrategy
 from callboard.schemas.why import AgentScore

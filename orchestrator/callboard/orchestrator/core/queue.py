@@ -11,57 +11,15 @@ import heapq
 from collections.abc import Collection, Iterator
 from typing import Final
 
+from callboard.orchestrator.core.classes import Order, PlacementClass
 from callboard.orchestrator.core.filters import mismatch
 from callboard.orchestrator.core.keys import Keys
-from callboard.orchestrator.core.lanes import Front, Lane, Place, Strand
+from callboard.orchestrator.core.lanes import Lane, Place, Strand
 from callboard.orchestrator.core.model import Agent, Needs, Task
-from callboard.orchestrator.core.sampling import SampleSet
 from callboard.schemas.vocabulary import TaskPriority
 
 IDLE_CLASSES: Final = 256
 _HIGHEST: Final = TaskPriority.CRITICAL.rank
-
-Order = tuple[int, int, str]
-
-
-class PlacementClass:
-    """The tasks of one class and the agents for them."""
-
-    __slots__ = ("eligible", "free", "fronts", "keyed", "marked", "needs", "plain")
-
-    def __init__(self, needs: Needs) -> None:
-        self.needs = needs
-        self.eligible: set[str] = set()
-        self.free = SampleSet()
-        self.fronts = tuple(Front() for _ in TaskPriority)
-        self.plain = Strand(needs, None, None)
-        self.keyed: dict[str, Strand] = {}
-        """By concurrency key; those that nobody waits in are dropped."""
-        self.marked: Order | None = None
-        """The order under which it stands in the queue's list of ready classes."""
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether nobody waits here."""
-        return not self.keyed and self.plain.is_unused
-
-    @property
-    def strands(self) -> Iterator[Strand]:
-        """All strands."""
-        yield self.plain
-        yield from self.keyed.values()
-
-    @property
-    def lanes(self) -> Iterator[Lane]:
-        """All lanes."""
-        return (lane for strand in self.strands for lane in strand.lanes.values())
-
-    def firsts(self) -> Iterator[Lane]:
-        """The lane that comes first of each priority, the highest first."""
-        for front in reversed(self.fronts):
-            if (lane := front.first()) is not None:
-                yield lane
-
 
 WHOLE_POOL: Final = ""
 """Stands for all types of task where one may be paused."""
