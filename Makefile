@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test test-polyglot lint types docs schemas soak hand-overs bench bench-smoke bench-limits bench-scale bench-core chaos simulate mutants check clean
+.PHONY: help install demo test test-polyglot lint types docs schemas soak hand-overs bench bench-smoke bench-limits bench-scale bench-core chaos outage simulate mutants check clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -71,6 +71,10 @@ bench-core: $(STAMP) ## Time per decision of the scheduling core, over growing f
 MINUTES ?= 10
 chaos: $(STAMP) ## Faults on real processes, and the check of their history: make chaos MINUTES=10 SEED=7
 	$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+SECONDS ?= 600
+outage: $(STAMP) ## The database away for SECONDS=600 while agents finish their work, on real processes
+	CALLBOARD_TEST_OUTAGE_S=$(SECONDS) $(BIN)/pytest -s --timeout 0 -k database_is_away tests/chaos/test_directed.py
 
 SEEDS ?= 10000
 simulate: $(STAMP) ## Schedules full of faults from seeds, on all cores: make simulate SEEDS=50000 FIRST=0
