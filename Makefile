@@ -69,8 +69,8 @@ bench-core: $(STAMP) ## Time per decision of the scheduling core, over growing f
 	$(BIN)/python benchmarks/core.py
 
 MINUTES ?= 10
-chaos: $(STAMP) ## Faults on real processes, and the check of their history: make chaos MINUTES=10 SEED=7
-	$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+chaos: $(STAMP) ## Faults on real processes, and the check of their history: make chaos MINUTES=10 SEED=7 NODES=3
+	$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(NODES),--nats-nodes $(NODES))
 
 SECONDS ?= 600
 outage: $(STAMP) ## The database away for SECONDS=600 while agents finish their work, on real processes

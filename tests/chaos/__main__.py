@@ -27,6 +27,7 @@ from tests.chaos.history import Healed, read
 from tests.chaos.report import report
 from tests.chaos.rig import Agents, Rig, tick
 from tests.chaos.schedule import Schedule
+from tests.support.nats_cluster import NatsCluster
 
 from callboard.bus.embedded import EmbeddedNats
 from callboard.bus.logs import default_to_standard_error
@@ -34,7 +35,7 @@ from callboard.orchestrator.store.embedded import EmbeddedPostgres
 from callboard.schemas.errors import OrchestratorError
 
 if TYPE_CHECKING:
-    pass
+    from collections.abc import Sequence
 
 RATE: Final = 30.0
 """Submits in a second."""
@@ -53,9 +54,10 @@ def say(text: str) -> None:
 class Run:
     """One long run."""
 
-    def __init__(self, directory: Path, *, seed: int, minutes: float, processes: int) -> None:
+    def __init__(self, directory: Path, *, seed: int, minutes: float, processes: int, nodes: int) -> None:
         self._directory = directory
-        self._seed, self._minutes, self._processes = seed, minutes, processes
+        self._seed, self._minutes = seed, minutes
+        self._processes, self._nodes = processes, nodes
 
     async def play(self) -> bool:
         """The whole run; whether no rule was broken."""
@@ -65,7 +67,7 @@ class Run:
                 stack.callback(_unmount, self._directory / "postgres")
             else:
                 say("NOT INJECTED: disk full (needs root and a tmpfs of its own)")
-            nats = await stack.enter_async_context(EmbeddedNats(self._directory / "nats", token=None, jetstream=False))
+            nats = await self._nats(stack)
             postgres = EmbeddedPostgres(self._directory / "postgres", settings=POSTGRES)
             await stack.enter_async_context(postgres)
             rig = Rig(
@@ -78,6 +80,11 @@ class Run:
         text, violations = report(facts, errors=clients.errors)
         say(text)
         return not violations
+
+    async def _nats(self, stack: AsyncExitStack) -> Sequence[EmbeddedNats]:
+        if self._nodes > 1:
+            return (await stack.enter_async_context(NatsCluster(self._directory, size=self._nodes))).nodes
+        return [await stack.enter_async_context(EmbeddedNats(self._directory / "nats", token=None, jetstream=False))]
 
     async def _inject(self, rig: Rig, *, can_fill_disk: bool) -> Clients:
         faults = Faults(rig)
@@ -152,6 +159,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=10.0, help="how long faults are injected")
     parser.add_argument("--seed", type=int, default=None, help="of the plan and of the load; drawn when absent")
     parser.add_argument("--processes", type=int, default=10, help="of agents, two in each")
+    parser.add_argument("--nats-nodes", type=int, default=1, help="nats-servers; more than one are a cluster")
     parser.add_argument("--keep", action="store_true", help="keep the history and the logs of a clean run, too")
     return parser.parse_args()
 
@@ -164,7 +172,7 @@ def main() -> int:
     directory.chmod(0o755)
     say(f"seed {seed}, {wanted.minutes:g} minutes, history {directory / 'history.jsonl'}")
     default_to_standard_error()
-    run = Run(directory, seed=seed, minutes=wanted.minutes, processes=wanted.processes)
+    run = Run(directory, seed=seed, minutes=wanted.minutes, processes=wanted.processes, nodes=wanted.nats_nodes)
     is_clean = asyncio.run(run.play())
     if is_clean and not wanted.keep:
         shutil.rmtree(directory)

@@ -19,7 +19,8 @@ from tests.chaos import history as h
 from tests.chaos.rig import Agents, Replica, Rig
 
 from callboard.bus.ask import ask
-from callboard.bus.connection import Bus, BusOptions
+from callboard.bus.connection import Bus
+from callboard.bus.context import options_from_environment
 from callboard.schemas.agents import Leave, Register, RegisterAnswer
 from callboard.schemas.base import Nothing
 from callboard.schemas.errors import OrchestratorError
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from tests.chaos.proxy import Flow, Proxy
+
+    from callboard.bus.embedded import EmbeddedNats
 
 LAME_DUCK_S: Final = 45.0
 SMALL_PAYLOAD: Final = 8192
@@ -121,51 +124,51 @@ class Faults:
     # NATS.
 
     @asynccontextmanager
-    async def nats_killed(self) -> AsyncIterator[None]:
+    async def nats_killed(self, node: EmbeddedNats) -> AsyncIterator[None]:
         """SIGKILL; started again at the end, at the same port."""
-        async with self._noted("NATS killed", "nats", self.rig.everyone):
-            await self.rig.nats.kill()
+        async with self._noted("NATS killed", node.directory.name, self.rig.everyone):
+            await node.kill()
             try:
                 yield
             finally:
-                await self.rig.nats.start()
+                await node.start()
 
     @asynccontextmanager
-    async def nats_stopped(self) -> AsyncIterator[None]:
+    async def nats_stopped(self, node: EmbeddedNats) -> AsyncIterator[None]:
         """SIGSTOP, and SIGCONT at the end."""
-        async with self._noted("NATS stopped", "nats", self.rig.everyone):
-            os.kill(self.rig.nats.pid, signal.SIGSTOP)
+        async with self._noted("NATS stopped", node.directory.name, self.rig.everyone):
+            os.kill(node.pid, signal.SIGSTOP)
             try:
                 yield
             finally:
-                os.kill(self.rig.nats.pid, signal.SIGCONT)
+                os.kill(node.pid, signal.SIGCONT)
 
     @asynccontextmanager
-    async def nats_lame_duck(self) -> AsyncIterator[None]:
+    async def nats_lame_duck(self, node: EmbeddedNats) -> AsyncIterator[None]:
         """It sends its clients away, one after the other, and ends; started again at the end."""
-        async with self._noted("NATS in lame duck", "nats", self.rig.everyone):
-            os.kill(self.rig.nats.pid, signal.SIGUSR2)
+        async with self._noted("NATS in lame duck", node.directory.name, self.rig.everyone):
+            os.kill(node.pid, signal.SIGUSR2)
             try:
                 yield
                 async with asyncio.timeout(LAME_DUCK_S):
-                    await self.rig.nats.wait_exit()
+                    await node.wait_exit()
             finally:
-                await self.rig.nats.stop()
-                await self.rig.nats.start()
+                await node.stop()
+                await node.start()
 
     @asynccontextmanager
-    async def nats_max_payload(self) -> AsyncIterator[None]:
+    async def nats_max_payload(self, node: EmbeddedNats) -> AsyncIterator[None]:
         """The largest message is made smaller by a reload, and as before at the end."""
-        file = self.rig.nats.data / "nats.conf"
+        file = node.data / "nats.conf"
         before = file.read_bytes()
-        async with self._noted("NATS max_payload lowered", "nats", self.rig.everyone):
+        async with self._noted("NATS max_payload lowered", node.directory.name, self.rig.everyone):
             file.write_text(json.dumps(json.loads(before) | {"max_payload": SMALL_PAYLOAD}))
-            os.kill(self.rig.nats.pid, signal.SIGHUP)
+            os.kill(node.pid, signal.SIGHUP)
             try:
                 yield
             finally:
                 file.write_bytes(before)
-                os.kill(self.rig.nats.pid, signal.SIGHUP)
+                os.kill(node.pid, signal.SIGHUP)
 
     # Postgres.
 
@@ -353,7 +356,7 @@ class Faults:
         names = [f"crowd-{number}" for number in range(CROWD)]
         async with (
             self._noted("1,000 agents register", "pool"),
-            await Bus.connect(BusOptions(servers=(self.rig.nats.url,))) as bus,
+            await Bus.connect(options_from_environment({}, url=self.rig.nats_url)) as bus,
         ):
 
             async def register(number: int, name: str) -> None:

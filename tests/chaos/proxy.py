@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from tests.chaos.commit_watch import CommitWatch
@@ -64,31 +65,33 @@ class Link:
 
 
 class Proxy:
-    """Passes connections to a fixed port on to what `dial` reaches."""
+    """Passes connections on, from a fixed port for each of `dials` to what that reaches; spoilt are all at once."""
 
-    def __init__(self, dial: Dial) -> None:
+    def __init__(self, *dials: Dial) -> None:
         self.up, self.down = Flow(), Flow()
         """From client to server, and back."""
-        self.port = 0
+        self.ports: list[int] = []
         self.links: set[Link] = set()
         self.cut = asyncio.Event()
         """Set when a link was cut after a COMMIT."""
         self._cut_after_commit = False
         self._cut_after_bytes: int | None = None
-        self._dial = dial
-        self._server: asyncio.Server | None = None
+        self._dials = dials
+        self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._take, HOST, 0)
-        self.port = self._server.sockets[0].getsockname()[1]
+        for dial in self._dials:
+            server = await asyncio.start_server(partial(self._take, dial), HOST, 0)
+            self._servers.append(server)
+            self.ports.append(server.sockets[0].getsockname()[1])
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
         self.heal()
         self.reset()
         for task in self._tasks:
@@ -126,14 +129,14 @@ class Proxy:
         self.cut.clear()
         self._cut_after_bytes = count
 
-    def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(self._carry(reader, writer))
+    def _take(self, dial: Dial, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._carry(dial, reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _carry(self, dial: Dial, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            upstream, server = await self._dial()
+            upstream, server = await dial()
         except OSError:
             writer.transport.abort()
             return

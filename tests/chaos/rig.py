@@ -2,6 +2,8 @@
 
 replica ── proxy ── Postgres (Unix socket)        agents' process ── proxy ── nats-server
         └─ proxy ── nats-server                   clients (this process) ──── nats-server
+
+The nats-server may be a cluster of them: each proxy leads to all, and everyone is given all addresses.
 """
 
 from __future__ import annotations
@@ -11,14 +13,14 @@ import os
 import signal
 import sys
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
 import asyncpg
 from tests.chaos import database_log
 from tests.chaos.history import History
-from tests.chaos.proxy import HOST, Proxy
+from tests.chaos.proxy import HOST, Dial, Proxy
 from tests.support.processes import REPOSITORY
 from tests.support.replica import environment
 
@@ -28,6 +30,7 @@ from callboard.orchestrator.store.migrate import migrate
 from callboard.schemas.vocabulary import AgentState
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
     from typing import Self
 
@@ -85,7 +88,7 @@ class Replica(Program):
     def __init__(self, name: str, rig: Rig) -> None:
         super().__init__(name, rig.directory / f"{name}.log")
         self.database = Proxy(rig.dial_postgres)
-        self.nats = Proxy(rig.dial_nats)
+        self.nats = Proxy(*rig.nats_dials)
         self.starts = 0
         self._rig = rig
 
@@ -96,7 +99,7 @@ class Replica(Program):
 
     async def start(self) -> None:
         self.starts += 1
-        database = f"postgresql://callboard@{HOST}:{self.database.port}/{self._rig.database}"
+        database = f"postgresql://callboard@{HOST}:{self.database.ports[0]}/{self._rig.database}"
         settings = {**SETTINGS, "CALLBOARD_REPLICA": self.replica, **self._rig.settings}
         await self.launch(
             ["-m", "callboard.cli", "serve"], environment(self._rig.nats_url_by(self.nats), database, settings)
@@ -115,7 +118,7 @@ class Agents(Program):
 
     def __init__(self, name: str, rig: Rig, *, count: int, slots: int) -> None:
         super().__init__(name, rig.directory / f"{name}.log")
-        self.nats = Proxy(rig.dial_nats)
+        self.nats = Proxy(*rig.nats_dials)
         self.is_down_on_purpose = False
         """Whether a fault killed them, which starts them again, too."""
         self.names = [f"{name}-{number}" for number in range(count)]
@@ -138,7 +141,8 @@ class Rig:
 
     Args:
         directory: for the history and the logs.
-        nats, postgres: running servers; whoever started them stops them.
+        nats: a running server, or those of a cluster,
+        postgres: and another; whoever started them stops them.
         database: the name of an empty database.
         replicas, processes, agents, slots: how many of each; agents in each process, slots of each agent.
     """
@@ -146,7 +150,7 @@ class Rig:
     def __init__(
         self,
         directory: Path,
-        nats: EmbeddedNats,
+        nats: Sequence[EmbeddedNats],
         postgres: EmbeddedPostgres,
         database: str,
         *,
@@ -157,7 +161,7 @@ class Rig:
         settings: dict[str, str] | None = None,
     ) -> None:
         self.directory = directory
-        self.nats, self.postgres, self.database = nats, postgres, database
+        self.nats, self.postgres, self.database = tuple(nats), postgres, database
         self.settings = settings or {}
         self.history = History(directory / "history.jsonl")
         self.replicas = [Replica(f"replica{number}", self) for number in range(replicas)]
@@ -174,13 +178,18 @@ class Rig:
         """Every agent, with its slots."""
         return {name: slots for program in self.agents for name, slots in program.at_stake.items()}
 
-    def nats_url_by(self, proxy: Proxy) -> str:
-        parts = urlsplit(self.nats.url)
-        user = "" if parts.username is None else f"{parts.username}@"
-        return f"nats://{user}{HOST}:{proxy.port}"
+    @property
+    def nats_url(self) -> str:
+        """All servers, past all proxies."""
+        return ",".join(node.url for node in self.nats)
 
-    async def dial_nats(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_connection(HOST, self.nats.port)
+    def nats_url_by(self, proxy: Proxy) -> str:
+        """All servers, by way of this proxy."""
+        return ",".join(f"nats://{HOST}:{port}" for port in proxy.ports)
+
+    @property
+    def nats_dials(self) -> list[Dial]:
+        return [partial(_dial, node) for node in self.nats]
 
     async def dial_postgres(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_unix_connection(f"{self.postgres.socket_directory}/.s.PGSQL.{PORT}")
@@ -197,7 +206,7 @@ class Rig:
                     await stack.enter_async_context(program.database)
                 stack.push_async_callback(program.kill)
                 await program.start()
-            self.client = await stack.enter_async_context(Client.connect(self.nats.url))
+            self.client = await stack.enter_async_context(Client.connect(self.nats_url))
             await self.client.status(timeout_s=WITHIN_S)
             await self.until_online()
             self._stack = stack.pop_all()
@@ -240,6 +249,10 @@ class Rig:
         """Bring the database's account into the history."""
         for event in await database_log.export(self.connect_args):
             self.history.write(event)
+
+
+async def _dial(node: EmbeddedNats) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection(HOST, node.port)
 
 
 async def tick() -> None:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from tests.chaos.proxy import Proxy
     from tests.chaos.rig import Agents, Replica, Rig
 
+    from callboard.bus.embedded import EmbeddedNats
+
     Block = AbstractAsyncContextManager[None]
     Kind = Callable[[], Awaitable[tuple[Block, float]]]
 
@@ -101,6 +103,10 @@ class Schedule:
     def _agents(self) -> Agents:
         return self._dice.choice(self._rig.agents)
 
+    @property
+    def _node(self) -> EmbeddedNats:
+        return self._dice.choice(self._rig.nats)
+
     # Replicas.
 
     async def _kill_replica(self) -> tuple[Block, float]:
@@ -129,16 +135,16 @@ class Schedule:
     # NATS.
 
     async def _kill_nats(self) -> tuple[Block, float]:
-        return self._faults.nats_killed(), self._for((0.0, 6.0))
+        return self._faults.nats_killed(self._node), self._for((0.0, 6.0))
 
     async def _stop_nats(self) -> tuple[Block, float]:
-        return self._faults.nats_stopped(), self._for((0.2, 6.0))
+        return self._faults.nats_stopped(self._node), self._for((0.2, 6.0))
 
     async def _lame_duck(self) -> tuple[Block, float]:
-        return self._faults.nats_lame_duck(), 0.0
+        return self._faults.nats_lame_duck(self._node), 0.0
 
     async def _lower_max_payload(self) -> tuple[Block, float]:
-        return self._faults.nats_max_payload(), self._for(LONG)
+        return self._faults.nats_max_payload(self._node), self._for(LONG)
 
     # Postgres.
 

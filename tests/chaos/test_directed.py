@@ -6,18 +6,15 @@ import asyncio
 import os
 import sys
 import time
-from random import Random
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import msgspec
 import pytest
 from tests.chaos import history as h
-from tests.chaos.checker import check
-from tests.chaos.clients import Clients
-from tests.chaos.faults import Faults
 from tests.chaos.figures import failovers
 from tests.chaos.rig import WITHIN_S, Rig, tick
+from tests.chaos.under_load import Run
 
 from callboard.bus.ask import ask
 from callboard.bus.connection import Bus, BusOptions
@@ -37,58 +34,9 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
-SEED = 20260
-RATE = 30.0
 FAIL_OVER_S = 5.0
 BACK_S = 10.0
 OUTAGE_S = float(os.environ.get("CALLBOARD_TEST_OUTAGE_S", "5"))
-
-
-class Run:
-    """A rig under load, whose history is checked at the end."""
-
-    def __init__(self, rig: Rig) -> None:
-        self.rig = rig
-        self.faults = Faults(rig)
-        self.clients = Clients(rig.client, rig.history, Random(SEED))  # noqa: S311 - a load, no secret
-        self._load: asyncio.Task[None] | None = None
-
-    def begin_load(self) -> None:
-        self._load = asyncio.create_task(self.clients.keep_submitting(RATE))
-
-    def end_load(self) -> None:
-        """Nobody submits any more; whoever has, waits for an answer."""
-        if self._load is not None:
-            self._load.cancel()
-
-    async def close(self) -> None:
-        """Everyone goes away, whatever became of the test."""
-        self.end_load()
-        await self.clients.abandon()
-
-    async def more(self, count: int = 20) -> None:
-        """Wait until so many more tasks have succeeded."""
-        before = await self.succeeded()
-        async with asyncio.timeout(WITHIN_S):
-            while await self.succeeded() < before + count:
-                await tick()
-
-    async def succeeded(self) -> int:
-        status = await self.rig.client.status(timeout_s=WITHIN_S)
-        return status.tasks.by_state.get(TaskState.SUCCEEDED, 0)
-
-    async def finish(self) -> list[h.AnyEvent]:
-        """End the load, wait until all is done, and check; the history."""
-        self.end_load()
-        await self.clients.finish()
-        self.rig.history.write(h.Healed())
-        async with asyncio.timeout(WITHIN_S):
-            while await self.rig.live_tasks():
-                await tick()
-        await self.rig.export()
-        history = h.read(self.rig.history.path)
-        assert check(history) == []
-        return history
 
 
 @pytest.fixture
@@ -103,7 +51,7 @@ async def run(
     tmp_path: Path, nats: EmbeddedNats, postgres_server: EmbeddedPostgres, database_url: str
 ) -> AsyncIterator[Run]:
     database = urlsplit(database_url).path.removeprefix("/")
-    async with Rig(tmp_path, nats, postgres_server, database) as rig:
+    async with Rig(tmp_path, [nats], postgres_server, database) as rig:
         started = Run(rig)
         yield started
         await started.close()
@@ -245,7 +193,7 @@ async def _until_database(run: Run, wanted: DatabaseHealth) -> None:
 async def test_a_restart_of_nats_under_load_expires_nobody(run: Run) -> None:
     run.begin_load()
     await run.more()
-    async with run.faults.nats_killed():
+    async with run.faults.nats_killed(run.rig.nats[0]):
         pass
     await run.more(60)
     history = await run.finish()
@@ -263,7 +211,7 @@ async def test_a_result_of_an_agent_that_was_stopped_for_longer_than_its_lease_i
         while (task := await run.rig.client.get(task_id)).state is not TaskState.RUNNING:
             await tick()
     late = Complete(task_id=task_id, attempt=1, incarnation=str(task.incarnation), result=msgspec.Raw(b"1"))
-    async with run.faults.agents_stopped(paused), await Bus.connect(BusOptions(servers=(run.rig.nats.url,))) as bus:
+    async with run.faults.agents_stopped(paused), await Bus.connect(BusOptions(servers=(run.rig.nats_url,))) as bus:
         async with asyncio.timeout(WITHIN_S):
             while (await run.rig.client.get(task_id)).state is not TaskState.QUEUED:
                 await tick()

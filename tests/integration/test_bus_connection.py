@@ -317,6 +317,22 @@ async def test_a_complaint_of_the_server_is_reported_and_survived(nats_server: E
         await bus.rtt()
 
 
+async def test_the_server_that_was_lost_is_tried_last(nats_server: EmbeddedNats, tmp_path: Path) -> None:
+    async with EmbeddedNats(tmp_path, token=None) as other:
+        changes = Changes()
+        options = BusOptions(servers=(nats_server.url, other.url))
+        async with await Bus.connect(options, on_change=changes) as bus:
+            assert bus._link is not None
+            bus._link.lose("by this test")
+            again = await changes.until(BusState.RECONNECTED)
+        assert {changes.seen[0].reason, again.reason} == set(options.addresses)
+
+
+def test_a_cluster_is_shared() -> None:
+    options = BusOptions(servers=("nats://a", "nats://b"))
+    assert {Bus(options, None)._servers[0] for _ in range(64)} == set(options.servers)
+
+
 async def test_without_waiting_the_reason_is_raised() -> None:
     async with peer(lambda *_: asyncio.Event().wait()) as mute:  # type: ignore[arg-type]  # waits for ever
         options = BusOptions(servers=("127.0.0.1:1", mute), connect_timeout_s=0.2)

@@ -5,6 +5,8 @@ Rules:
   assignment above all) may be false when the connection is back.
 - A lost connection is dialled again for ever, each failure reported with its reason; subscriptions are made anew before
   anybody hears `reconnected`. Requests in flight end at once as `outcome_unknown`.
+- Of several servers each process begins with another one, so that a cluster shares them; after a loss the one that was
+  lost comes last, for it may take connections and answer nobody.
 - Messages are handed on synchronously from the one read loop, so their order holds across subscriptions; a callback
   only enqueues.
 - What would make the server close the connection (too large, malformed subject) is refused before it is sent.
@@ -13,6 +15,7 @@ Rules:
 import asyncio
 import contextlib
 import random
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from time import monotonic
 from types import TracebackType
@@ -91,7 +94,9 @@ class Bus:
         self._subscriptions: dict[int, BusSubscription] = {}
         self._nuid = NUID()
         self._requests = PendingRequests(self.new_inbox())
-        self._jitter = random.Random()  # noqa: S311 - spreads reconnections, hides nothing
+        self._jitter = random.Random()  # noqa: S311 - spreads connections, hides nothing
+        self._servers = deque(self._jitter.sample(options.servers, len(options.servers)))
+        """The next one to be dialled comes first."""
         self.malformed = 0
         """Messages dropped because their subject or reply subject is not UTF-8."""
 
@@ -318,7 +323,9 @@ class Bus:
         """A link that is set up; a configuration that cannot be used ends the first dialling only."""
         while True:
             reasons: list[str] = []
-            for url in self._options.servers:
+            for _ in range(len(self._servers)):
+                url = self._servers[0]
+                self._servers.rotate(-1)
                 try:
                     return await self._set_up(url)
                 except Exception as error:

@@ -21,7 +21,8 @@ _SCHEMES: Final = frozenset({"nats", "tls"})
 class BusOptions:
     """Servers, credentials and the pace of one connection.
 
-    `servers` are URLs, tried in turn; list every server of a cluster, since addresses gossiped by servers are not used.
+    `servers` are URLs, tried in turn from a random one on; list every server of a cluster, since addresses gossiped by
+    servers are not used.
     User and password may stand in a URL; a user alone is a token there, as everywhere in NATS.
 
     Attributes:
