@@ -7,10 +7,10 @@ written again, batches repeated and skipped, leases lost and taken over, mainten
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 from tests.support.store_postgres import opened_store
 from tests.support.store_rows import RETENTION_MS, T0, Draft, S, agent_row, as_json, draft, ended_attempt
 

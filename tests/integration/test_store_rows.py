@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog
+from msgspec.structs import replace
 from tests.support.store_postgres import opened_store
 from tests.support.store_rows import POOL, T0, S, agent_row, draft, own
 

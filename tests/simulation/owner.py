@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
 from tests.simulation.database import LEASE_MS, AwayError
 from tests.simulation.hand import RETRY_MS, Hand
 from tests.simulation.watch import Watch
@@ -309,7 +310,7 @@ class Owner:
                 self.replica.run(lambda: _tell(event.ticket, UnavailableError(retry_after_ms=RETRY_MS)))
             else:
                 # What was read is old when it arrives.
-                self._later(10, lambda: self.post(replace(event, looked=looked)))
+                self._later(10, lambda: self.post(msgspec.structs.replace(event, looked=looked)))
 
         self._database.ask(read)
 

@@ -5,8 +5,9 @@ does the effects, which here means to keep them.
 """
 
 from collections.abc import Coroutine, Iterable
-from dataclasses import replace
 from typing import Any, TypeVar
+
+from msgspec.structs import replace
 
 from callboard.orchestrator.core import effects as do
 from callboard.orchestrator.core import events as ev

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec.structs import replace
 
 from callboard.orchestrator.core.changes import AgentRow, Changes, Ending, KeyHold, NewTask, TaskChange, TaskColumns
 from callboard.orchestrator.core.model import EndedAttempt
@@ -39,8 +39,7 @@ def spec_json(**fields: Any) -> bytes:  # noqa: ANN401 - fields of any type
     return TaskSpec(**{"type": "lint", **fields}).without_payload()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Draft:
+class Draft(msgspec.Struct, frozen=True, kw_only=True):
     """A task on its way: what the next change of it starts from."""
 
     new: NewTask

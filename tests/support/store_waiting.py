@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
 from tests.support.store_rows import POOL, T0, Draft, S, draft, ended_attempt, ids_of, own
 
 from callboard.orchestrator.core.changes import AgendaRead, KeyHold, KeyLimit, LaneRead, StoredTask

@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Final
 
 import structlog
+from msgspec.structs import replace
 
 from callboard.orchestrator.core.changes import WindowAsked
 from callboard.orchestrator.core.effects import LookUp, SendOffer

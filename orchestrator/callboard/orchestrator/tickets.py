@@ -4,16 +4,16 @@ When a commit is in doubt, everyone who waits for it is told so (`outcome_unknow
 dropped here. A heartbeat waits for no commit, and is answered all the same: an agent must not lose its lease over it.
 """
 
-from dataclasses import dataclass
 from time import perf_counter
 from typing import Protocol
+
+import msgspec
 
 from callboard.orchestrator.store.port import OfferContent
 from callboard.schemas.errors import OrchestratorError
 
 
-@dataclass(frozen=True, slots=True)
-class Fresh:
+class Fresh(msgspec.Struct, frozen=True):
     """A submission until its commit is done with: what its offer carries, and whose key it has."""
 
     content: OfferContent

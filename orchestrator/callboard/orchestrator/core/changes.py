@@ -4,8 +4,9 @@ The store writes a batch in one transaction that begins with the lease check; ea
 attempt that the batch before left (protocol, section 6; the lease: `leases`).
 """
 
-from dataclasses import dataclass, field
 from typing import NamedTuple
+
+import msgspec
 
 from callboard.orchestrator.core.model import EndedAttempt
 from callboard.schemas.labels import LabelValue
@@ -14,8 +15,7 @@ from callboard.schemas.vocabulary import AgentState, TaskState
 from callboard.schemas.why import AgentScore
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskColumns:
+class TaskColumns(msgspec.Struct, frozen=True, kw_only=True):
     """The columns of a task that change over its life."""
 
     task_id: str
@@ -37,8 +37,7 @@ class TaskColumns:
     """The best scores of the decision that placed the attempt in hand."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewTask:
+class NewTask(msgspec.Struct, frozen=True, kw_only=True):
     """The columns of a task that never change.
 
     `key_scope` is `client` for a key of the client's, `retry` for the id of the task that this one retries.
@@ -61,8 +60,7 @@ class NewTask:
     concurrency_limit: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
+class Ending(msgspec.Struct, frozen=True, kw_only=True):
     """What a task's end adds: it moves to the history."""
 
     finished_ms: int
@@ -70,8 +68,7 @@ class Ending:
     error: TaskError | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskChange:
+class TaskChange(msgspec.Struct, frozen=True, kw_only=True):
     """One task's write. `new` inserts it; else `guard` is the state and attempt that the row must have.
 
     `ended` are the attempts that ended in this batch, to be appended to the kept ones. With `ending` the row goes to
@@ -85,8 +82,7 @@ class TaskChange:
     ending: Ending | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AgentRow:
+class AgentRow(msgspec.Struct, frozen=True, kw_only=True):
     """One agent's row, written whole."""
 
     agent_id: str
@@ -114,8 +110,7 @@ class KeyHold(NamedTuple):
     key: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Changes:
+class Changes(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that one batch writes."""
 
     tasks: tuple[TaskChange, ...] = ()
@@ -140,8 +135,7 @@ class Changes:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredTask:
+class StoredTask(msgspec.Struct, frozen=True, kw_only=True):
     """A live task as it stands in the database: what a new owner starts from. `spec` is JSON without the payload."""
 
     columns: TaskColumns
@@ -152,8 +146,7 @@ class StoredTask:
     last_end: EndedAttempt | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LaneRead:
+class LaneRead(msgspec.Struct, frozen=True, kw_only=True):
     """Which queued tasks of one placement class and one priority to read: `limit` from `(from_ms, from_id)` on."""
 
     placement: str
@@ -163,8 +156,7 @@ class LaneRead:
     limit: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AgendaRead:
+class AgendaRead(msgspec.Struct, frozen=True, kw_only=True):
     """Which waiting tasks to read by the instant at which time will change them: `limit` from `(from_ms, from_id)` on.
 
     The instant is the earlier one of `until_ms` and `deadline_ms`.
@@ -175,8 +167,7 @@ class AgendaRead:
     limit: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WindowAsked:
+class WindowAsked(msgspec.Struct, frozen=True, kw_only=True):
     """One read of the window; `stamp` tells what left memory after it began."""
 
     lanes: tuple[LaneRead, ...]
@@ -192,18 +183,17 @@ class KeyLimit(NamedTuple):
     tasks: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """The committed state of a pool at a take-over, without what merely waits.
 
     `held` are the assigned and running tasks, `heads` the first queued one of each placement class and priority;
     `counts` has every live state. The other waiting tasks are read when they are wanted.
     """
 
-    held: list[StoredTask] = field(default_factory=list[StoredTask])
-    heads: list[StoredTask] = field(default_factory=list[StoredTask])
-    counts: dict[TaskState, int] = field(default_factory=dict[TaskState, int])
-    limits: list[KeyLimit] = field(default_factory=list[KeyLimit])
-    key_holds: list[KeyHold] = field(default_factory=list[KeyHold])
-    agents: list[AgentRow] = field(default_factory=list[AgentRow])
+    held: list[StoredTask] = msgspec.field(default_factory=list[StoredTask])
+    heads: list[StoredTask] = msgspec.field(default_factory=list[StoredTask])
+    counts: dict[TaskState, int] = msgspec.field(default_factory=dict[TaskState, int])
+    limits: list[KeyLimit] = msgspec.field(default_factory=list[KeyLimit])
+    key_holds: list[KeyHold] = msgspec.field(default_factory=list[KeyHold])
+    agents: list[AgentRow] = msgspec.field(default_factory=list[AgentRow])
     pauses: tuple[str, ...] = ()

@@ -3,7 +3,7 @@
 An effect that names a `task_id` is dropped when that task's insert was refused (its key belongs to another task).
 """
 
-from dataclasses import dataclass
+import msgspec
 
 from callboard.orchestrator.core.changes import Changes, WindowAsked
 from callboard.orchestrator.core.events import (
@@ -19,8 +19,7 @@ from callboard.schemas.tasks import TaskEvent
 from callboard.schemas.vocabulary import TaskPriority, TaskState
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """Answer a request with a message of the protocol."""
 
     ticket: Ticket
@@ -28,30 +27,26 @@ class Answer:
     task_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Refuse:
+class Refuse(msgspec.Struct, frozen=True):
     """Answer a request with an error."""
 
     ticket: Ticket
     error: OrchestratorError
 
 
-@dataclass(frozen=True, slots=True)
-class LookUp:
+class LookUp(msgspec.Struct, frozen=True):
     """Read the task of this event from the database, set `looked`, and hand the event in again."""
 
     event: CancelRequested | CompletionRequested | ResultReported | FailureReported
 
 
-@dataclass(frozen=True, slots=True)
-class ReadWindow:
+class ReadWindow(msgspec.Struct, frozen=True):
     """Read waiting tasks from the database, however long that takes, and hand them in as `WindowRead`."""
 
     asked: WindowAsked
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SendOffer:
+class SendOffer(msgspec.Struct, frozen=True, kw_only=True):
     """Offer a committed attempt to its agent. The shell adds payload, description and metadata."""
 
     agent_id: str
@@ -63,8 +58,7 @@ class SendOffer:
     """Whether the agent takes many offers in one message."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SendCancel:
+class SendCancel(msgspec.Struct, frozen=True, kw_only=True):
     """Tell an agent to stop an attempt."""
 
     agent_id: str
@@ -73,15 +67,13 @@ class SendCancel:
     reason: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class SendDrain:
+class SendDrain(msgspec.Struct, frozen=True):
     """Tell an agent to take nothing new."""
 
     agent_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SendShutdown:
+class SendShutdown(msgspec.Struct, frozen=True, kw_only=True):
     """Tell an agent to finish within `grace_ms`, leave and exit."""
 
     agent_id: str
@@ -89,16 +81,14 @@ class SendShutdown:
     reason: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class StopProcess:
+class StopProcess(msgspec.Struct, frozen=True):
     """Stop the process of a spawned agent: SIGTERM, `grace_ms`, SIGKILL."""
 
     agent_id: str
     grace_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class PublishTask:
+class PublishTask(msgspec.Struct, frozen=True):
     """Publish a committed change of a task, and tell those who wait for it.
 
     `queued_ms`, `run_ms` and `total_ms` are what this change lets one measure, in milliseconds.
@@ -112,8 +102,7 @@ class PublishTask:
     total_ms: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class PublishAgent:
+class PublishAgent(msgspec.Struct, frozen=True):
     """Publish a change of an agent."""
 
     event: AgentEvent
@@ -134,8 +123,7 @@ Effect = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
+class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """What the machine decided since the last one.
 
     The effects wait for the commit of the changes; when there are none, they may be done at once. `counts` are the

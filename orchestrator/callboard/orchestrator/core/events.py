@@ -4,7 +4,7 @@
 A request about a task that is not in memory is looked up by the shell, which repeats the event with `looked` set.
 """
 
-from dataclasses import dataclass
+import msgspec
 
 from callboard.orchestrator.core.changes import StoredTask, WindowAsked
 from callboard.orchestrator.core.model import EndedAttempt, Held
@@ -15,8 +15,7 @@ from callboard.schemas.vocabulary import TaskState
 Ticket = object
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Looked:
+class Looked(msgspec.Struct, frozen=True, kw_only=True):
     """What the database says of a task: its state (`None`: there is no such task) and its kept attempts.
 
     `stored` is the task itself while it is live.
@@ -27,8 +26,7 @@ class Looked:
     stored: StoredTask | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskSubmitted:
+class TaskSubmitted(msgspec.Struct, frozen=True, kw_only=True):
     """A client asked for a task. `payload` and `spec_json` are opaque here; `digest` identifies the content."""
 
     ticket: Ticket
@@ -40,15 +38,13 @@ class TaskSubmitted:
     retry_of: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TasksSubmitted:
+class TasksSubmitted(msgspec.Struct, frozen=True):
     """A client asked for many tasks at once: they go into one batch, in this order."""
 
     submissions: tuple[TaskSubmitted, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CancelRequested:
+class CancelRequested(msgspec.Struct, frozen=True, kw_only=True):
     """A client wants a task cancelled."""
 
     ticket: Ticket
@@ -59,8 +55,7 @@ class CancelRequested:
     """When it was looked up, see `absent`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CompletionRequested:
+class CompletionRequested(msgspec.Struct, frozen=True, kw_only=True):
     """A client finishes a task itself."""
 
     ticket: Ticket
@@ -71,22 +66,19 @@ class CompletionRequested:
     """As in `CancelRequested`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AgentSpawned:
+class AgentSpawned(msgspec.Struct, frozen=True, kw_only=True):
     """A process was started for this agent id; it is silent yet."""
 
     agent_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SpawnAbandoned:
+class SpawnAbandoned(msgspec.Struct, frozen=True, kw_only=True):
     """The process of this agent id is gone for good."""
 
     agent_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AgentRegistered:
+class AgentRegistered(msgspec.Struct, frozen=True, kw_only=True):
     """An agent signed in."""
 
     ticket: Ticket
@@ -94,8 +86,7 @@ class AgentRegistered:
     message: Register
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeartbeatReceived:
+class HeartbeatReceived(msgspec.Struct, frozen=True, kw_only=True):
     """An agent said that it lives, and what it runs."""
 
     ticket: Ticket
@@ -103,8 +94,7 @@ class HeartbeatReceived:
     message: Heartbeat
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AgentLeft:
+class AgentLeft(msgspec.Struct, frozen=True, kw_only=True):
     """An agent said goodbye."""
 
     ticket: Ticket
@@ -113,8 +103,7 @@ class AgentLeft:
     reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResultReported:
+class ResultReported(msgspec.Struct, frozen=True, kw_only=True):
     """An agent reports the result of an attempt, as JSON bytes."""
 
     ticket: Ticket
@@ -128,8 +117,7 @@ class ResultReported:
     """As in `CancelRequested`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FailureReported:
+class FailureReported(msgspec.Struct, frozen=True, kw_only=True):
     """An agent reports that an attempt failed."""
 
     ticket: Ticket
@@ -143,8 +131,7 @@ class FailureReported:
     """As in `CancelRequested`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProgressReported:
+class ProgressReported(msgspec.Struct, frozen=True, kw_only=True):
     """An agent published progress; `progress` is the JSON to keep."""
 
     agent_id: str
@@ -152,8 +139,7 @@ class ProgressReported:
     progress: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OfferAnswered:
+class OfferAnswered(msgspec.Struct, frozen=True, kw_only=True):
     """An agent answered an offer."""
 
     agent_id: str
@@ -161,16 +147,14 @@ class OfferAnswered:
     answer: AssignAnswer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OfferUndeliverable:
+class OfferUndeliverable(msgspec.Struct, frozen=True, kw_only=True):
     """Nobody listens on the agent's subject."""
 
     agent_id: str
     held: Held
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OfferUnsendable:
+class OfferUnsendable(msgspec.Struct, frozen=True, kw_only=True):
     """The offer does not fit into a message that NATS takes now."""
 
     agent_id: str
@@ -178,8 +162,7 @@ class OfferUnsendable:
     error: TaskError
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DrainRequested:
+class DrainRequested(msgspec.Struct, frozen=True, kw_only=True):
     """An operator wants an agent to take nothing new; with `grace_ms`, what still runs then is released."""
 
     ticket: Ticket
@@ -187,16 +170,14 @@ class DrainRequested:
     grace_ms: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResumeRequested:
+class ResumeRequested(msgspec.Struct, frozen=True, kw_only=True):
     """An operator lets an agent take tasks again."""
 
     ticket: Ticket
     agent_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShutdownRequested:
+class ShutdownRequested(msgspec.Struct, frozen=True, kw_only=True):
     """An operator stops an agent."""
 
     ticket: Ticket
@@ -205,8 +186,7 @@ class ShutdownRequested:
     reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolPauseRequested:
+class PoolPauseRequested(msgspec.Struct, frozen=True, kw_only=True):
     """An operator wants the pool, or a type of task in it, paused or resumed."""
 
     ticket: Ticket
@@ -214,8 +194,7 @@ class PoolPauseRequested:
     paused: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WindowRead:
+class WindowRead(msgspec.Struct, frozen=True, kw_only=True):
     """What was asked for: the tasks of each lane, and of the agenda, in their order."""
 
     asked: WindowAsked
@@ -223,18 +202,15 @@ class WindowRead:
     agenda: tuple[StoredTask, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class TimeAdvanced:
+class TimeAdvanced(msgspec.Struct, frozen=True):
     """Some timer may be due."""
 
 
-@dataclass(frozen=True, slots=True)
-class ObservationResumed:
+class ObservationResumed(msgspec.Struct, frozen=True):
     """The database or the bus is back: nothing was heard for a while, so nobody may be judged by that silence."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchCommitted:
+class BatchCommitted(msgspec.Struct, frozen=True, kw_only=True):
     """Batch `number` is durable; `refused` are new tasks whose key belongs to another task: they do not exist."""
 
     number: int

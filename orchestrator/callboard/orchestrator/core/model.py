@@ -3,8 +3,6 @@
 Instants (`*_ms` without a duration's name) are milliseconds since the Unix epoch, on the pool's clock.
 """
 
-from dataclasses import dataclass, field
-
 import msgspec
 
 from callboard.orchestrator.core.labels import LabelTest
@@ -36,8 +34,7 @@ class EndedAttempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """The best scores of the decision that placed it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Needs:
+class Needs(msgspec.Struct, frozen=True):
     """What an agent must have, for any task of a placement class: the class's identity."""
 
     type: str
@@ -47,8 +44,7 @@ class Needs:
     labels: frozenset[LabelTest] = frozenset()
 
 
-@dataclass(slots=True, kw_only=True)
-class Task:
+class Task(msgspec.Struct, kw_only=True):
     """A live task, without its payload. Final ones stay only until their batch is committed."""
 
     task_id: str
@@ -95,7 +91,7 @@ class Task:
     """The number of the batch that carries its last decided change."""
     written: tuple[TaskState, int] | None = None
     """State and attempt as the last sealed batch wrote them: the guard of the next write. `None`: not inserted."""
-    unwritten_ends: list[EndedAttempt] = field(default_factory=list[EndedAttempt])
+    unwritten_ends: list[EndedAttempt] = msgspec.field(default_factory=list[EndedAttempt])
     result: bytes | None = None
     error: TaskError | None = None
 
@@ -115,8 +111,7 @@ class Task:
         return (self.task_id, self.attempt)
 
 
-@dataclass(slots=True, kw_only=True)
-class Agent:
+class Agent(msgspec.Struct, kw_only=True):
     """An agent as its messages and its silence show it."""
 
     agent_id: str
@@ -126,8 +121,8 @@ class Agent:
     replaced: tuple[str, ...] = ()
     role: str | None = None
     capabilities: frozenset[str] = frozenset()
-    labels: dict[str, LabelValue] = field(default_factory=dict[str, LabelValue])
-    metadata: dict[str, str] = field(default_factory=dict[str, str])
+    labels: dict[str, LabelValue] = msgspec.field(default_factory=dict[str, LabelValue])
+    metadata: dict[str, str] = msgspec.field(default_factory=dict[str, str])
     slots: int = 1
     version: str | None = None
     operator_drain: bool = False
@@ -141,10 +136,10 @@ class Agent:
     interval_ms: int = 0
     """The heartbeat interval that it was told last."""
     seen_ms: int = 0
-    holds: dict[Held, bool] = field(default_factory=dict[Held, bool])
+    holds: dict[Held, bool] = msgspec.field(default_factory=dict[Held, bool])
     """What occupies its slots; the value says whether the attempt was accepted."""
     skip_until_ms: int = 0
-    unsupported: set[str] = field(default_factory=set[str])
+    unsupported: set[str] = msgspec.field(default_factory=set[str])
     turn: int = 0
     """When it was chosen last, counted in decisions."""
     failures_in_row: int = 0

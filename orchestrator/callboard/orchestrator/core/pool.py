@@ -3,7 +3,7 @@
 `number` is the batch that the next write will belong to; `committed` the last one known to be durable.
 """
 
-from dataclasses import dataclass
+import msgspec
 
 from callboard.orchestrator.core.absent import Absent
 from callboard.orchestrator.core.changes import KeyHold, NewTask
@@ -24,8 +24,7 @@ KeyPlace = tuple[str, str, int]
 """Agent, task and attempt."""
 
 
-@dataclass(slots=True)
-class Submission:
+class Submission(msgspec.Struct):
     """A submit that is answered when the batch is sealed, with the state that its task has then."""
 
     ticket: Ticket

@@ -5,7 +5,7 @@ repeat of the very report that ended an attempt gets its first answer again; any
 What of a given-up attempt is taken all the same: see `late`.
 """
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from callboard.orchestrator.core import health, holds, window
 from callboard.orchestrator.core.attempts import current

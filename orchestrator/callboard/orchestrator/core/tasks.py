@@ -1,6 +1,6 @@
 """What clients ask of tasks: submit, cancel, complete; and what time does to waiting ones."""
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from callboard.orchestrator.core import window
 from callboard.orchestrator.core.changes import NewTask

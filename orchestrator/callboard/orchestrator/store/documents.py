@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-from dataclasses import dataclass
 from typing import Annotated, Final
 
 import msgspec
@@ -25,8 +24,7 @@ _error = msgspec.json.Decoder(TaskError)
 _ended = msgspec.json.Decoder(EndedAttempt)
 
 
-@dataclass(slots=True, kw_only=True)
-class TaskRow:
+class TaskRow(msgspec.Struct, kw_only=True):
     """A task as it is stored, live or final; a page leaves out what only `get` shows."""
 
     task_id: str

@@ -7,8 +7,9 @@ Rules:
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from callboard.orchestrator.store.driver import PgConnection, Record
 from callboard.orchestrator.store.port import FencedError, Lease

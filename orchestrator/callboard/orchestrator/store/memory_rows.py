@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,8 +13,7 @@ if TYPE_CHECKING:
     from callboard.orchestrator.core.model import EndedAttempt
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
     """A task as the last commit about it left it; final with `ending`."""
 
     pool: str

@@ -11,8 +11,9 @@ Rules:
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, Protocol
+
+import msgspec
 
 from callboard.orchestrator.core.changes import AgendaRead, Changes, LaneRead, Snapshot, StoredTask
 from callboard.orchestrator.core.events import Looked
@@ -24,8 +25,7 @@ FIRST_ID: Final = "00000000-0000-0000-0000-000000000000"
 LIVE_STATES: Final = tuple(sorted(WAITING_TASK_STATES | HELD_TASK_STATES))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lease:
+class Lease(msgspec.Struct, frozen=True, kw_only=True):
     """The ownership of a pool: valid until its holder's trust in it runs out.
 
     `batch` is the last committed batch under it, `now_ms` the database's clock when it was taken or renewed.
@@ -40,8 +40,7 @@ class Lease:
     now_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Committed:
+class Committed(msgspec.Struct, frozen=True, kw_only=True):
     """What a commit did beside writing.
 
     `refused`: new tasks whose key belongs to another task, which do not exist. `stale`: tasks of which nothing was
@@ -54,8 +53,7 @@ class Committed:
     now_ms: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OfferContent:
+class OfferContent(msgspec.Struct, frozen=True, kw_only=True):
     """What an offer needs beside the core's facts: `spec` is the specification's JSON without the payload.
 
     `decoded` is that specification where it is at hand.
@@ -67,8 +65,7 @@ class OfferContent:
     decoded: TaskSpec | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeyHolder:
+class KeyHolder(msgspec.Struct, frozen=True, kw_only=True):
     """The task that a key belongs to."""
 
     task_id: str
@@ -76,8 +73,7 @@ class KeyHolder:
     document: TaskDocument
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Original:
+class Original(msgspec.Struct, frozen=True, kw_only=True):
     """A task as `tasks.retry` needs it: its state, and the specification with its payload."""
 
     task_id: str
