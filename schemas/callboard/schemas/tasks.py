@@ -4,6 +4,7 @@ A specification refuses unknown fields, since a misspelt requirement must not wi
 """
 
 import hashlib
+from functools import lru_cache
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -115,22 +116,28 @@ class TaskSpec(Message, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def content_digest(self) -> bytes:
         """32 bytes that are equal for equal content: defaults filled in, the payload byte by byte."""
-        requires = self.requires or Requirements()
-        filled = msgspec.structs.replace(
-            self,
-            payload=NULL,
-            key=None,
-            metadata=self.metadata or {},
-            priority=self.priority or TaskPriority.NORMAL,
-            requires=msgspec.structs.replace(requires, capabilities=sorted(set(requires.capabilities or ()))),
-            max_attempts=self.max_attempts or DEFAULT_MAX_ATTEMPTS,
-            concurrency_limit=self.limit_of_key,
-            backoff=self.backoff or Backoff(),
-            on_unsatisfiable=self.on_unsatisfiable or OnUnsatisfiable.WAIT,
-        )
-        digest = hashlib.sha256(msgspec.json.encode(filled, order="deterministic"))
+        digest = _digest_of_rest(msgspec.json.encode(msgspec.structs.replace(self, payload=NULL, key=None))).copy()
         digest.update(bytes(self.payload))
         return digest.digest()
+
+
+# Most tasks of a client differ in their payload alone.
+@lru_cache(maxsize=128)
+def _digest_of_rest(spec_json: bytes) -> "hashlib._Hash":
+    """The digest up to the payload, of a specification without payload and key."""
+    spec = msgspec.json.decode(spec_json, type=TaskSpec)
+    requires = spec.requires or Requirements()
+    filled = msgspec.structs.replace(
+        spec,
+        metadata=spec.metadata or {},
+        priority=spec.priority or TaskPriority.NORMAL,
+        requires=msgspec.structs.replace(requires, capabilities=sorted(set(requires.capabilities or ()))),
+        max_attempts=spec.max_attempts or DEFAULT_MAX_ATTEMPTS,
+        concurrency_limit=spec.limit_of_key,
+        backoff=spec.backoff or Backoff(),
+        on_unsatisfiable=spec.on_unsatisfiable or OnUnsatisfiable.WAIT,
+    )
+    return hashlib.sha256(msgspec.json.encode(filled, order="deterministic"))
 
 
 class SubmitAnswer(Message, frozen=True, kw_only=True):

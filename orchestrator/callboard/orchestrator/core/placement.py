@@ -8,7 +8,6 @@ At most `ranked_agents` (64) of the eligible agents with room are ranked, drawn 
 key), so that a decision costs the same in any fleet. Ties fall to the seeded draw.
 """
 
-import heapq
 from collections.abc import Callable
 from typing import Final
 
@@ -89,7 +88,7 @@ class Placer:
         for place, agent in enumerate(drawn):
             parts = self._parts(task, agent, strategy, kin=kin, shunned=shunned)
             scored.append((sum(parts.values()), -place, parts))
-        best = heapq.nlargest(KEPT_SCORES, scored)
+        best = sorted(scored, reverse=True)[:KEPT_SCORES]
         self._turn += 1
         chosen = drawn[-best[0][1]]
         chosen.turn = self._turn

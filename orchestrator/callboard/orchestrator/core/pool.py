@@ -3,6 +3,8 @@
 `number` is the batch that the next write will belong to; `committed` the last one known to be durable.
 """
 
+from typing import Final
+
 import msgspec
 
 from callboard.orchestrator.core.absent import Absent
@@ -18,7 +20,9 @@ from callboard.orchestrator.core.queue import Queue
 from callboard.orchestrator.core.settings import CoreSettings
 from callboard.orchestrator.core.timers import Clock, Timers
 from callboard.schemas.errors import OrchestratorError
-from callboard.schemas.vocabulary import FINAL_TASK_STATES, TaskState
+from callboard.schemas.vocabulary import TaskState
+
+_LIVE_STATES: Final = tuple(state for state in TaskState if not state.is_final)
 
 KeyPlace = tuple[str, str, int]
 """Agent, task and attempt."""
@@ -90,7 +94,7 @@ class Pool:
     @property
     def live_tasks(self) -> int:
         """How many tasks are not final, as decided."""
-        return sum(count for state, count in self.counts.items() if state not in FINAL_TASK_STATES)
+        return sum(map(self.counts.__getitem__, _LIVE_STATES))
 
     @property
     def heartbeat_interval_ms(self) -> int:

@@ -13,7 +13,9 @@ def seal(pool: Pool) -> Batch:
     """Close the batch being decided and begin the next. Without anything urgent, lazy writes go on waiting."""
     changes = _changes(pool) if pool.is_urgent else Changes()
     number = pool.number if changes else pool.number - 1
-    effects: list[Effect] = [effect for effect in pool.after_commit if not _is_old_offer(pool, effect)]
+    effects: list[Effect] = [
+        effect for effect in pool.after_commit if type(effect) is not SendOffer or _is_current(pool, effect)
+    ]
     effects += (_answer(submission) for submission in pool.submissions)
     batch = Batch(
         number=number,
@@ -28,12 +30,10 @@ def seal(pool: Pool) -> Batch:
     return batch
 
 
-def _is_old_offer(pool: Pool, effect: Effect) -> bool:
-    """Whether this offers an attempt that ended before it could be sent, so that it would be run for nothing."""
-    if not isinstance(effect, SendOffer):
-        return False
-    task = pool.tasks.get(effect.task_id)
-    return task is None or task.state is not TaskState.ASSIGNED or task.attempt != effect.attempt
+def _is_current(pool: Pool, offer: SendOffer) -> bool:
+    """Whether the attempt may still be run; one that ended before it could be offered would be run for nothing."""
+    task = pool.tasks.get(offer.task_id)
+    return task is not None and task.state is TaskState.ASSIGNED and task.attempt == offer.attempt
 
 
 def _answer(submission: Submission) -> Answer:

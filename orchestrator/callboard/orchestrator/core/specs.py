@@ -1,5 +1,8 @@
 """From specifications and rows to the core's records."""
 
+from functools import lru_cache
+from typing import Final
+
 import msgspec
 
 from callboard.orchestrator.core.changes import StoredTask
@@ -10,13 +13,22 @@ from callboard.schemas.vocabulary import TaskPriority, TaskState
 
 _SPEC = msgspec.json.Decoder(TaskSpec)
 _json = msgspec.json.Encoder()
+_BACKOFF: Final = Backoff()
 
 
 def needs_of(spec: TaskSpec) -> Needs:
     """The placement class of a specification."""
-    requires = spec.requires or Requirements()
+    return _needs_of_type(spec.type) if spec.requires is None else _needs(spec.type, spec.requires)
+
+
+@lru_cache(maxsize=256)
+def _needs_of_type(task_type: str) -> Needs:
+    return _needs(task_type, Requirements())
+
+
+def _needs(task_type: str, requires: Requirements) -> Needs:
     return Needs(
-        type=spec.type,
+        type=task_type,
         role=requires.role,
         agent_id=requires.agent_id,
         capabilities=frozenset(requires.capabilities or ()),
@@ -34,7 +46,7 @@ def task_of(task_id: str, spec: TaskSpec, *, created_ms: int, order_ms: int, dea
         order_ms=order_ms,
         strategy=spec.strategy,
         max_attempts=spec.max_attempts or DEFAULT_MAX_ATTEMPTS,
-        backoff=spec.backoff or Backoff(),
+        backoff=spec.backoff or _BACKOFF,
         run_timeout_ms=spec.run_timeout_ms,
         progress_timeout_ms=spec.progress_timeout_ms,
         deadline_ms=deadline_ms,
@@ -81,7 +93,12 @@ def placement_text(needs: Needs, key: str | None) -> str:
     """What waits for the same agents and the same concurrency key, as the database's index knows it."""
     # Names hold no such separators, the comparisons, which are JSON, come last, and so is the key, which comes first:
     # the text is unique.
-    concurrency = "" if key is None else _json.encode(key).decode()
+    text = _class_text(needs)
+    return text if key is None else f"{_json.encode(key).decode()}{text}"
+
+
+@lru_cache(maxsize=1024)
+def _class_text(needs: Needs) -> str:
     capabilities = ",".join(sorted(needs.capabilities))
     labels = ",".join(sorted(test.text for test in needs.labels))
-    return f"{concurrency}{needs.type}|{needs.role or ''}|{needs.agent_id or ''}|{capabilities}|{labels}"
+    return f"{needs.type}|{needs.role or ''}|{needs.agent_id or ''}|{capabilities}|{labels}"

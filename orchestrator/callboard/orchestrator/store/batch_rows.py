@@ -71,8 +71,13 @@ def rows_of(changes: Changes) -> Rows:
         (batch.DROPPED_HOLDS, [hold[:-1] for hold in changes.dropped_holds]),
     )
     filled = [(part, rows) for part, rows in pairs if rows]
-    arrays = [list(column) for _, rows in filled for column in zip(*rows, strict=True)]
+    arrays = [_array(column) for _, rows in filled for column in zip(*rows, strict=True)]
     return Rows(tuple(part for part, _ in filled), arrays)
+
+
+def _array(column: tuple[Any, ...]) -> list[Any]:
+    """The values of a column; none for one of nulls only, since `unnest` fills up the shorter arrays with nulls."""
+    return [] if column.count(None) == len(column) else list(column)
 
 
 def halves(changes: Changes) -> Sequence[Changes]:

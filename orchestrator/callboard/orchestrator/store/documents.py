@@ -48,7 +48,7 @@ class TaskRow(msgspec.Struct, kw_only=True):
     error: bytes | None = None
     payload: bytes | None = None
     result: bytes | None = None
-    attempts: list[str] | None = None
+    attempts: tuple[EndedAttempt, ...] | None = None
 
 
 def document_of(row: TaskRow) -> TaskDocument:
@@ -109,7 +109,7 @@ def _progress_of(data: bytes | None, *, is_summary: bool) -> Progress | None:
     return msgspec.structs.replace(progress, data=msgspec.UNSET) if is_summary else progress
 
 
-def _attempts_of(row: TaskRow, attempts: list[str]) -> list[AttemptRecord]:
+def _attempts_of(row: TaskRow, attempts: tuple[EndedAttempt, ...]) -> list[AttemptRecord]:
     """The ended attempts, and the one that an agent holds now."""
     records = [
         AttemptRecord(
@@ -120,7 +120,7 @@ def _attempts_of(row: TaskRow, attempts: list[str]) -> list[AttemptRecord]:
             outcome=end.outcome,
             error=end.error,
         )
-        for end in ended_of(attempts)
+        for end in attempts
     ]
     began_ms = row.started_ms or row.assigned_ms
     if row.state in HELD_TASK_STATES and row.agent_id is not None and began_ms is not None:

@@ -72,5 +72,5 @@ def whole_of(kept: Kept) -> TaskRow:
     row = summary_of(kept)
     row.payload = kept.new.payload
     row.result = None if kept.ending is None else kept.ending.result
-    row.attempts = [msgspec.json.encode(end).decode() for end in kept.ended]
+    row.attempts = kept.ended
     return row

@@ -100,7 +100,8 @@ async def look_up(pg: PgConnection, pool: str, task_id: str) -> Looked:
 
 async def rows(pg: PgConnection, pool: str, task_ids: list[str]) -> list[TaskRow]:
     """The rows of several tasks, whole."""
-    return [TaskRow(**row) for row in await _DOCUMENTS.fetch(pg, pool=pool, ids=task_ids)]
+    found = await _DOCUMENTS.fetch(pg, pool=pool, ids=task_ids)
+    return [TaskRow(**{**row, "attempts": ended_of(row["attempts"])}) for row in found]
 
 
 async def documents(pg: PgConnection, pool: str, task_ids: list[str]) -> dict[str, TaskDocument]:
