@@ -48,6 +48,8 @@ class Outbox:
         on_agent: Callable[[str, AgentState], None],
         on_stop_process: Callable[[str, int], None],
     ) -> None:
+        # Bound once: a logger that is not looks its settings up at every event.
+        self._log = log.bind()
         self._bus = bus
         self._subjects = subjects
         self._telemetry = telemetry
@@ -96,7 +98,7 @@ class Outbox:
         event = effect.event
         self._send(self._subjects.task_event(event.state, event.task_id), event)
         self._measure(effect)
-        log.debug(
+        self._log.debug(
             "task changed",
             task_id=event.task_id,
             pool=event.pool,
