@@ -48,10 +48,10 @@ class Rig(AgentSide):
         self._raw.append((message.subject.rpartition(".")[2], json.loads(message.data), message.reply))
         super()._received(message)
 
-    async def start(self, command: list[str], *, slots: int = 1) -> None:
+    async def start(self, command: list[str], *, slots: int = 1, nats_url: str | None = None) -> None:
         """Start the process; its log is the test's."""
         own = {name: value for name, value in os.environ.items() if not name.startswith(("CALLBOARD_", "NATS_"))}
-        given = {"NATS_URL": self._url, "CALLBOARD_AGENT_ID": self.agent_id, "CALLBOARD_SLOTS": str(slots)}
+        given = {"NATS_URL": nats_url or self._url, "CALLBOARD_AGENT_ID": self.agent_id, "CALLBOARD_SLOTS": str(slots)}
         with self._log.open("wb") as output:
             self.process = await asyncio.create_subprocess_exec(
                 *command, cwd=REPOSITORY, env={**own, **given}, stdout=output, stderr=output,
@@ -124,10 +124,12 @@ def schema_errors(schema: dict[str, Any], message: Any) -> list[Any]:  # noqa: A
 
 
 @asynccontextmanager
-async def rigged(url: str, agent_id: str, log: Path, language: Language, *, slots: int = 1) -> AsyncIterator[Rig]:
+async def rigged(
+    url: str, agent_id: str, log: Path, language: Language, *, slots: int = 1, nats_url: str | None = None
+) -> AsyncIterator[Rig]:
     """An agent that has signed in; whatever it says until the end must fit the contract."""
     async with Rig(url, agent_id, log, language.interval_ms) as rig:
-        await rig.start(language.build(), slots=slots)
+        await rig.start(language.build(), slots=slots, nats_url=nats_url)
         try:
             await rig.seen("register")
             yield rig

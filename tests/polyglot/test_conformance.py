@@ -71,6 +71,11 @@ async def test_it_signs_in_and_beats(start: Start) -> None:
         assert len(rig.requests["register"]) == 1
 
 
+async def test_one_of_several_servers_is_enough(start: Start, nats_server: EmbeddedNats) -> None:
+    async with start(nats_url=f"nats://127.0.0.1:1,{nats_server.url}") as rig:
+        await rig.seen("heartbeat")
+
+
 async def test_it_runs_a_task_and_lists_it_until_it_is_recorded(rig: Rig) -> None:
     payload = {"text": 'ü"\\\n{{}} $(x) `y` 😀', "list": [1, 2.5, None, True], "big": 9007199254740991}
     which = await rig.accepted("echo", payload)

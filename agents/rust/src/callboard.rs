@@ -150,8 +150,16 @@ impl Setup {
     pub async fn run(self, stop: impl Future<Output = ()> + Send + 'static) -> Result<(), Failure> {
         let wake = Arc::new(Notify::new());
         let on_connect = wake.clone();
-        let server: ServerAddr = self.url.parse().map_err(unanswered)?;
-        let options = match (server.username(), server.password()) {
+        let servers: Vec<ServerAddr> = self
+            .url
+            .split(',')
+            .map(|url| url.trim().parse().map_err(unanswered))
+            .collect::<Result<_, _>>()?;
+        let credentials = servers
+            .iter()
+            .find(|server| server.username().is_some())
+            .unwrap_or(&servers[0]);
+        let options = match (credentials.username(), credentials.password()) {
             (Some(token), None) => ConnectOptions::with_token(token.to_owned()),
             (Some(user), Some(password)) => {
                 ConnectOptions::with_user_and_password(user.to_owned(), password.to_owned())
@@ -171,7 +179,7 @@ impl Setup {
                     }
                 }
             })
-            .connect(server)
+            .connect(servers)
             .await
             .map_err(unanswered)?;
         let root = format!("callboard.v1.{}", self.pool);

@@ -333,10 +333,12 @@ export class Agent {
 }
 
 /** The client takes who signs in apart from the server. */
-function addressOf(server: string): { servers: string; user?: string; pass?: string; token?: string } {
-  const { host, username, password } = new URL(server);
-  if (password) return { servers: host, user: decodeURIComponent(username), pass: decodeURIComponent(password) };
-  return username ? { servers: host, token: decodeURIComponent(username) } : { servers: host };
+function addressOf(servers: string): { servers: string[]; user?: string; pass?: string; token?: string } {
+  const urls = servers.split(",").map((server) => new URL(server.trim()));
+  const { username = "", password = "" } = urls.find((url) => url.username) ?? {};
+  const hosts = urls.map((url) => url.host);
+  if (password) return { servers: hosts, user: decodeURIComponent(username), pass: decodeURIComponent(password) };
+  return username ? { servers: hosts, token: decodeURIComponent(username) } : { servers: hosts };
 }
 
 function respond(message: Msg, body: object): void {
