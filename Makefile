@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test test-polyglot lint types docs schemas soak hand-overs bench bench-smoke bench-limits bench-scale bench-core chaos outage simulate mutants check clean
+.PHONY: help install demo test test-polyglot lint types docs schemas soak hand-overs bench bench-smoke bench-limits bench-scale bench-core chaos outage old-and-new simulate mutants check clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -22,7 +22,7 @@ demo: $(STAMP) ## Run the demonstration: a fleet of agents on the standard libra
 	$(BIN)/callboard demo
 
 test: $(STAMP) ## Run every test against a real nats-server and a real Postgres
-	$(BIN)/pytest --ignore=tests/polyglot
+	$(BIN)/pytest --ignore=tests/polyglot --ignore=tests/upgrade
 
 test-polyglot: $(STAMP) ## Run the tests with other toolchains: the nats command, agents in other languages
 	$(BIN)/pytest tests/polyglot
@@ -75,6 +75,9 @@ chaos: $(STAMP) ## Faults on real processes, and the check of their history: mak
 SECONDS ?= 600
 outage: $(STAMP) ## The database away for SECONDS=600 while agents finish their work, on real processes
 	CALLBOARD_TEST_OUTAGE_S=$(SECONDS) $(BIN)/pytest -s --timeout 0 -k database_is_away tests/chaos/test_directed.py
+
+old-and-new: $(STAMP) ## An older version from the history beside this one while the schema is migrated
+	$(BIN)/pytest tests/upgrade
 
 SEEDS ?= 10000
 simulate: $(STAMP) ## Schedules full of faults from seeds, on all cores: make simulate SEEDS=50000 FIRST=0
