@@ -4,10 +4,12 @@
 - Attempts rise by one, each has its one end, and no agent holds more than its slots.
 - A result is of the current attempt, from its own agent and incarnation, or of a client that gave it.
 - `recorded`, `created` and `cancelled` are said after the commit only.
+- A question is answered after the commit, with what was said to that very attempt.
 - A task runs once, again when an attempt of it failed or timed out, and else only because of a fault.
 """
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -22,6 +24,11 @@ BY_HAND = b'"by hand"'
 GIVEN_UP = frozenset({Outcome.CRASHED, Outcome.TIMED_OUT, Outcome.UNDELIVERED, Outcome.RELEASED})
 AFTERMATH_MS = 10_000
 """How long after a fault its consequences may show: a lease, a suspicion, the back-off of a heartbeat."""
+
+
+def answer_to(task_id: str, attempt: int) -> bytes:
+    """What is answered to the question of an attempt, and to no other."""
+    return msgspec.json.encode([task_id, attempt])
 
 
 @dataclass(slots=True)
@@ -61,6 +68,8 @@ class Book:
         self.adopts_late = adopts_late
         self._world = world
         self.lines: dict[str, Line] = {}
+        self.on_waiting: Callable[[str, int], None] = lambda _task_id, _attempt: None
+        """Called when an attempt is committed as waiting for an answer."""
         self.live: dict[str, Line] = {}
         """Those that are not final."""
         self.slots: dict[str, int] = {}
@@ -133,6 +142,8 @@ class Book:
             self._held[str(line.agent_id)] -= 1
         if is_held:
             self._held[str(columns.agent_id)] += 1
+        if columns.state is TaskState.WAITING_INPUT and line.state is not TaskState.WAITING_INPUT:
+            self.on_waiting(task_id, columns.attempt)
         line.state, line.attempt, line.version = columns.state, columns.attempt, columns.version
         line.agent_id = columns.agent_id
         if change.ending is not None:
@@ -195,6 +206,15 @@ class Book:
         holder = line.ends[attempt - 1].agent_id if attempt <= len(line.ends) else line.agent_id
         if holder != agent_id:
             self._world.fail(f"{task_id}/{attempt} of {holder} was offered to {agent_id}", about=task_id)
+
+    def answered(self, task_id: str, attempt: int, answer: bytes) -> None:
+        """A handler was given the answer to its question."""
+        line = self.lines[task_id]
+        if line.attempt == attempt and line.state is TaskState.WAITING_INPUT:
+            self._world.fail(f"{task_id}/{attempt} was answered before the commit", about=task_id)
+        if answer != answer_to(task_id, attempt):
+            self._world.fail(f"{task_id}/{attempt} was answered {answer!r}", about=task_id)
+        self._world.tally["answered"] += 1
 
     def told(self, task_id: str, state: TaskState) -> None:
         """A client was told the final state of its task."""

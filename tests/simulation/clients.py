@@ -1,10 +1,12 @@
-"""The clients of one schedule: they submit, with keys and without, submit again, cancel, finish by hand and retry."""
+"""The clients of one schedule: they submit, with keys and without, submit again, cancel, finish by hand and
+retry; and they answer whatever agents ask.
+"""
 
 from collections.abc import Callable
 from typing import Final
 
 import msgspec
-from tests.simulation.book import BY_HAND, Book
+from tests.simulation.book import BY_HAND, Book, answer_to
 from tests.simulation.fleet import Serve
 from tests.simulation.network import Network
 from tests.simulation.plan import Wish
@@ -20,6 +22,8 @@ EventOf = Callable[[object], ev.Event]
 NAME: Final = "client"
 PATIENCE_MS: Final = 1_500
 PAUSE_MS: Final = 400
+LONGEST_THOUGHT_MS: Final = 4_000
+"""How long it takes at most until somebody answers a question."""
 
 
 class Clients:
@@ -29,6 +33,9 @@ class Clients:
         self._world, self._network, self._book, self._serve = world, network, book, serve
         self._ids = 0
         self._task_of_key: dict[str, str] = {}
+        book.on_waiting = lambda task_id, attempt: world.after(
+            world.between(1, LONGEST_THOUGHT_MS), lambda: self.answer(task_id, attempt)
+        )
 
     def want(self, wish: Wish) -> None:
         """Have a wish, and what follows from it."""
@@ -114,6 +121,26 @@ class Clients:
             TaskState.SUCCEEDED,
             lambda: self.finish(task_id),
         )
+
+    def answer(self, task_id: str, attempt: int) -> None:
+        """Answer the question of an attempt, until that is answered or asked no more."""
+        line = self._book.lines[task_id]
+        if (line.state, line.attempt) != (TaskState.WAITING_INPUT, attempt):
+            return
+
+        def event_of(answer: object) -> ev.AnswerGiven:
+            said = answer_to(task_id, attempt)
+            return ev.AnswerGiven(ticket=answer, task_id=task_id, answer=said, attempt=attempt, query=1)
+
+        def answered(answer: object | None) -> None:
+            if isinstance(answer, TaskChange):
+                self._world.note("answered", task_id, attempt, answer.changed)
+                if (line.state, line.attempt) == (TaskState.WAITING_INPUT, attempt):
+                    self._world.fail(f"{task_id}/{attempt} was said to be answered, and asks", about=task_id)
+            else:
+                self._world.after(PAUSE_MS, lambda: self.answer(task_id, attempt))
+
+        self._ask(event_of, answered)
 
     def _operate(
         self,

@@ -1,7 +1,7 @@
 """The agents of one schedule: the SDK's own session, in processes that die, hang, are paused and come back.
 
 What a handler does is in its task's type: `ok` and `slow` succeed, `flaky` fails now and then, `hang` never ends,
-`poison` takes the process with it.
+`ask` succeeds once it is answered, `poison` takes the process with it.
 """
 
 from collections.abc import Callable
@@ -22,10 +22,12 @@ from callboard.schemas.agents import (
     AssignAnswer,
     Heartbeat,
     HeartbeatAnswer,
+    QueryRecorded,
     Recorded,
     Register,
     RegisterAnswer,
     ReportProgress,
+    ReportQuery,
 )
 from callboard.schemas.errors import OrchestratorError, StaleAttemptError
 from callboard.schemas.tasks import AttemptRef, TaskError
@@ -50,6 +52,10 @@ class Process:
         self._clock = LocalClock(self._world, rate)
         self._cancelled: set[AttemptRef] = set()
         self._replies: dict[str, Callable[[AssignAnswer], None]] = {}
+        self._acknowledgements: dict[str, Callable[[], None]] = {}
+        self._answered: set[AttemptRef] = set()
+        self._over: set[AttemptRef] = set()
+        """Whose handlers have ended by themselves."""
         seed = self._world.between(0, 2**32)
         self.session = Session(SessionConfig(slots=member.slots, types=member.types, seed=seed))
         self.tell(av.Started())
@@ -92,6 +98,11 @@ class Process:
         self._replies[reply] = answer
         self.tell(av.OfferArrived(reply, offer))
 
+    def answer(self, arrived: av.AnswerArrived, acknowledged: Callable[[], None]) -> None:
+        """An answer arrives."""
+        self._acknowledgements[arrived.reply] = acknowledged
+        self.tell(arrived)
+
     def pause(self) -> None:
         """SIGSTOP."""
         if self._paused is None:
@@ -113,6 +124,12 @@ class Process:
                 self._heartbeat(effect)
             case do.SendComplete() | do.SendFail():
                 self._report(effect)
+            case do.SendQuery():
+                self._query(effect)
+            case do.GiveAnswer():
+                self._go_on(effect)
+            case do.Acknowledge(reply=reply) if reply in self._acknowledgements:
+                self._acknowledgements[reply]()
             case do.SendProgress(ref=ref):
                 message = ReportProgress(task_id=ref.task_id, attempt=ref.attempt, incarnation=self.incarnation)
                 self._say(ev.ProgressReported(agent_id=self.member.agent_id, message=message, progress=b"{}"))
@@ -224,6 +241,30 @@ class Process:
 
         self._ask(event_of, answered, patience_ms=effect.timeout_ms)
 
+    def _query(self, effect: do.SendQuery) -> None:
+        message = ReportQuery(
+            task_id=effect.ref.task_id,
+            attempt=effect.ref.attempt,
+            incarnation=self.incarnation,
+            query=effect.query,
+            prompt=effect.prompt,
+        )
+
+        def answered(answer: object | None) -> None:
+            if isinstance(answer, QueryRecorded):
+                self.tell(av.QueryRecorded(effect.ref, effect.call))
+            elif isinstance(answer, OrchestratorError):
+                self.tell(av.QueryRefused(effect.ref, effect.call, answer.body()))
+            else:
+                self.tell(av.QueryUnanswered(effect.ref, effect.call))
+
+        agent_id = self.member.agent_id
+        self._ask(
+            lambda answer: ev.QuestionAsked(ticket=answer, agent_id=agent_id, message=message),
+            answered,
+            patience_ms=effect.timeout_ms,
+        )
+
     # Handlers.
 
     def _start(self, ref: AttemptRef, offer: Assign) -> None:
@@ -236,14 +277,40 @@ class Process:
             case "hang":
                 return
             case "poison":
+                if world.chance(0.3):
+                    self.tell(av.QuestionAsked(ref, 1, "go on?"))
                 world.after(world.between(1, 300), lambda: self._fleet.kill(self))
             case "flaky" if world.chance(0.4):
                 error = TaskError(message="no", retryable=not world.chance(0.1))
                 world.after(world.between(1, 300), lambda: self._end(ref, av.HandlerFailed(ref, error)))
+            case "ask":
+                world.after(world.between(1, 300), lambda: self._question(ref))
             case _:
-                longest_ms = 6_000 if offer.type == "slow" else 300
-                result = msgspec.json.encode([ref.task_id, ref.attempt, self.member.agent_id, self.incarnation])
-                world.after(world.between(1, longest_ms), lambda: self._end(ref, av.HandlerSucceeded(ref, result)))
+                self._finish(ref, 6_000 if offer.type == "slow" else 300)
+
+    def _question(self, ref: AttemptRef) -> None:
+        """Ask; now and then it is done without an answer, or fails for want of one."""
+        self.tell(av.QuestionAsked(ref, 1, "go on?"))
+        if self._world.chance(0.1):
+            self._finish(ref, 3_000)
+        elif self._world.chance(0.1):
+            failed = av.HandlerFailed(ref, TaskError(message="no answer"))
+            self._world.after(self._world.between(1, 3_000), lambda: self._end(ref, failed))
+
+    def _go_on(self, effect: do.GiveAnswer) -> None:
+        """Answered: once, and with what was said to this attempt."""
+        ref = effect.ref
+        if ref in self._answered:
+            self._world.fail(f"{ref.task_id}/{ref.attempt} was answered twice", about=ref.task_id)
+        self._answered.add(ref)
+        if isinstance(effect.answer, bytes):
+            self._fleet.book.answered(ref.task_id, ref.attempt, effect.answer)
+            self._finish(ref, 300)
+
+    def _finish(self, ref: AttemptRef, longest_ms: int) -> None:
+        result = msgspec.json.encode([ref.task_id, ref.attempt, self.member.agent_id, self.incarnation])
+        delay_ms = self._world.between(1, longest_ms)
+        self._world.after(delay_ms, lambda: self._end(ref, av.HandlerSucceeded(ref, result)))
 
     def _stop_handler(self, ref: AttemptRef) -> None:
         """One that does not listen at once may also end by itself before it does; one may fail of being stopped."""
@@ -253,6 +320,9 @@ class Process:
         self._world.after(delay_ms, lambda: self.tell(event))
 
     def _end(self, ref: AttemptRef, event: av.HandlerSucceeded | av.HandlerFailed) -> None:
+        if ref in self._over:
+            return
+        self._over.add(ref)
         if isinstance(event, av.HandlerFailed) and self.is_alive:
             self._fleet.book.failures[ref.task_id] += 1
         self.tell(event)
@@ -324,6 +394,18 @@ class Fleet:
                 process.offer(offer, answer)
             else:
                 post(ev.OfferUndeliverable(agent_id=agent_id, held=held))
+
+        self.network.to(agent_id, arrive, sender=sender)
+
+    def answer(
+        self, agent_id: str, arrived: av.AnswerArrived, acknowledged: Callable[[], None], *, sender: str
+    ) -> None:
+        """Send `answer`; the acknowledgement goes the same way back."""
+
+        def arrive() -> None:
+            process = self.processes.get(agent_id)
+            if process is not None:
+                process.answer(arrived, lambda: self.network.from_(agent_id, acknowledged))
 
         self.network.to(agent_id, arrive, sender=sender)
 

@@ -17,6 +17,7 @@ from tests.simulation.hand import RETRY_MS, Hand
 from tests.simulation.watch import Watch
 from tests.support.core_rig import POOL
 
+from callboard.agents.session import events as av
 from callboard.orchestrator.clock import PoolClock
 from callboard.orchestrator.core import effects as do
 from callboard.orchestrator.core import events as ev
@@ -29,7 +30,7 @@ from callboard.orchestrator.store.port import Committed, Lease, OfferContent
 from callboard.orchestrator.trust import Trust
 from callboard.schemas.agents import Assign, HeartbeatAnswer
 from callboard.schemas.errors import KeyConflictError, OutcomeUnknownError, UnavailableError
-from callboard.schemas.tasks import SubmitAnswer
+from callboard.schemas.tasks import AttemptRef, SubmitAnswer
 from callboard.schemas.vocabulary import DatabaseHealth
 
 if TYPE_CHECKING:
@@ -293,6 +294,8 @@ class Owner:
                 self._read_window(asked)
             case do.SendOffer():
                 self._offer(effect)
+            case do.SendAnswer():
+                self._answer(effect)
             case do.SendCancel(agent_id=agent_id, task_id=task_id, attempt=attempt):
                 self._fleet.cancel(agent_id, epoch, task_id, attempt, sender=sender)
             case do.SendDrain(agent_id=agent_id):
@@ -301,6 +304,17 @@ class Owner:
                 self._fleet.shut_down(agent_id, epoch, grace_ms, sender=sender)
             case _:
                 pass
+
+    def _answer(self, effect: do.SendAnswer) -> None:
+        held = (effect.task_id, effect.attempt)
+        ref = AttemptRef(task_id=effect.task_id, attempt=effect.attempt)
+        reply = f"{self.lease.epoch}/{effect.task_id}/{effect.attempt}/{effect.query}"
+        self._fleet.answer(
+            effect.agent_id,
+            av.AnswerArrived(reply, self.lease.epoch, ref, effect.query, effect.answer),
+            lambda: self._hear_answer(ev.AnswerDelivered(agent_id=effect.agent_id, held=held, query=effect.query)),
+            sender=self.replica.name,
+        )
 
     def _look_up(self, event: Any) -> None:  # noqa: ANN401 - any event that may be looked up
         def read() -> None:

@@ -21,10 +21,10 @@ FLOODS: Final = 0.4
 FLOOD_PRIORITIES: Final = (TaskPriority.NORMAL, TaskPriority.HIGH)
 CAPABILITIES: Final = ("x", "y", "z")
 BACKOFF: Final = Backoff(initial_ms=100, max_ms=2_000)
-TYPES: Final = ("ok", "slow", "flaky", "hang", "poison")
+TYPES: Final = ("ok", "slow", "flaky", "hang", "poison", "ask")
 """What a task does to its agent, see `fleet`."""
-RISKY: Final = ("ok", "ok", "ok", "slow", "flaky", "hang", "poison")
-CALM: Final = ("ok", "ok", "flaky")
+RISKY: Final = ("ok", "ok", "ok", "slow", "flaky", "hang", "poison", "ask")
+CALM: Final = ("ok", "ok", "flaky", "ask")
 WINDOWS: Final = (1, 8, 20_000)
 """Waiting tasks that memory holds: so few that most are read again and again, or all."""
 ALL_IN_MEMORY: Final = WINDOWS[-1]
@@ -236,7 +236,8 @@ class Draw:
         """A task as somebody may want it; what could never end has a limit."""
         rng = self._rng
         kind = rng.choice(CALM if is_calm else RISKY)
-        limited, keyed = kind == "hang", rng.random() < 0.3
+        limited = kind == "hang" or (kind == "ask" and not is_calm and rng.random() < 0.5)
+        keyed = rng.random() < 0.3
         return TaskSpec(
             type=kind,
             key=f"key-{number}" if rng.random() < 0.7 else None,

@@ -186,8 +186,8 @@ class Schedule:
 
 
 def _present(owner: Owner) -> list[Agent]:
-    """The agents that are there. One that died for good keeps what it held: nobody lists it no more."""
-    gone = {AgentState.OFFLINE, AgentState.STOPPED}
+    """The agents that are there. One that died for good keeps what it held, spawned again or not: nobody lists it."""
+    gone = {AgentState.OFFLINE, AgentState.STOPPED, AgentState.STARTING}
     return [agent for agent in owner.machine.pool.agents.values() if agent.liveness not in gone]
 
 

@@ -20,7 +20,15 @@ from callboard.orchestrator.core.restore import restore
 from callboard.orchestrator.core.settings import CoreSettings
 from callboard.orchestrator.store.memory import MemoryStore
 from callboard.orchestrator.store.port import Committed
-from callboard.schemas.agents import AssignAnswer, Heartbeat, HeartbeatAnswer, Register, RegisterAnswer, ReportProgress
+from callboard.schemas.agents import (
+    AssignAnswer,
+    Heartbeat,
+    HeartbeatAnswer,
+    Register,
+    RegisterAnswer,
+    ReportProgress,
+    ReportQuery,
+)
 from callboard.schemas.errors import OrchestratorError
 from callboard.schemas.tasks import AttemptRef, Backoff, SubmitAnswer, TaskDocument, TaskError, TaskSpec
 from callboard.schemas.vocabulary import Outcome
@@ -200,6 +208,14 @@ class Rig:
         ticket = self.ticket()
         return self.ask(ev.CompletionRequested(ticket=ticket, task_id=task_id, result=result), ticket)
 
+    def answer(
+        self, task_id: str, answer: bytes = b'"yes"', *, attempt: int | None = None, query: int | None = None
+    ) -> object:
+        """`tasks.answer`; its answer."""
+        ticket = self.ticket()
+        event = ev.AnswerGiven(ticket=ticket, task_id=task_id, answer=answer, attempt=attempt, query=query)
+        return self.ask(event, ticket)
+
     # Agents.
 
     def agent(self, agent_id: str = "a", *, incarnation: str | None = None, **fields: Any) -> object:  # noqa: ANN401 - the fields of `register`
@@ -318,6 +334,23 @@ class Rig:
             ev.ProgressReported(agent_id=task.agent_id or "", message=message, progress=b'{"percent":%d}' % percent)
         )
 
+    def question(self, task_id: str, query: int = 1, prompt: str = "really?", *, attempt: int | None = None) -> object:
+        """The agent of the current attempt asks something; the answer to its request."""
+        task, ticket = self.task(task_id), self.ticket()
+        message = ReportQuery(
+            task_id=task_id,
+            attempt=attempt or task.attempt,
+            incarnation=task.incarnation or "",
+            query=query,
+            prompt=prompt,
+        )
+        return self.ask(ev.QuestionAsked(ticket=ticket, agent_id=task.agent_id or "", message=message), ticket)
+
+    def acknowledge(self, task_id: str, query: int = 1) -> None:
+        """The agent of the current attempt has the answer to its question."""
+        task = self.task(task_id)
+        self.tell(ev.AnswerDelivered(agent_id=task.agent_id or "", held=task.held, query=query))
+
     def leave(self, agent_id: str) -> object:
         """A clean goodbye; the answer."""
         ticket = self.ticket()
@@ -388,7 +421,8 @@ def given_up(rig: Rig, *, backoff_ms: int = 1_000) -> tuple[str, ev.ResultReport
 
 
 def _with_looked(
-    event: ev.CancelRequested | ev.CompletionRequested | ev.ResultReported | ev.FailureReported, looked: ev.Looked
+    event: ev.CancelRequested | ev.CompletionRequested | ev.AnswerGiven | ev.ResultReported | ev.FailureReported,
+    looked: ev.Looked,
 ) -> ev.Event:
     return _replaced(event, looked=looked)
 

@@ -39,7 +39,7 @@ def context(
         description=description,
     )
     told: list[Progress] = [] if heard is None else heard
-    return TaskContext(offer, told.append)
+    return TaskContext(offer, told.append, lambda *_: None)
 
 
 def argument(template: str, ctx: TaskContext) -> str:

@@ -284,18 +284,20 @@ class TestDeadlinesDelaysLimits:
 
 
 class TestOperatorsEnd:
-    @pytest.mark.parametrize("state", ["queued", "deferred", "assigned", "running"])
+    @pytest.mark.parametrize("state", ["queued", "deferred", "assigned", "running", "waiting_input"])
     def test_a_client_finishes_whatever_is_not_final(self, state: str) -> None:
         rig = Rig()
-        if state in {"assigned", "running"}:
+        held = state in {"assigned", "running", "waiting_input"}
+        if held:
             rig.registered()
         task_id = rig.submit(delay_ms=5_000) if state == "deferred" else rig.submit()
         if state == "running":
             rig.accept(task_id)
+        elif state == "waiting_input":
+            rig.question(task_id)
         assert rig.task(task_id).state == state
         rig.finish(task_id, b'"by hand"')
         assert (rig.state(task_id), rig.document(task_id).result_value()) == ("succeeded", "by hand")
-        held = state in {"assigned", "running"}
         assert len(rig.take(do.SendCancel)) == held
 
     def test_a_finished_one_has_no_error_of_an_earlier_attempt(self) -> None:

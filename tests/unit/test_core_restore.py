@@ -18,7 +18,10 @@ def shape(machine: Machine) -> dict[str, object]:
     """All that two machines of one pool must agree on, whoever of them took over."""
     pool = machine.pool
     return {
-        "tasks": {task.task_id: (task_columns(task), task.last_end, task.written) for task in pool.tasks.values()},
+        "tasks": {
+            task.task_id: (task_columns(task), task.last_end, task.written, task.dialogue)
+            for task in pool.tasks.values()
+        },
         "agents": {agent_id: agent_row(agent) for agent_id, agent in pool.agents.items()},
         "counts": {state: count for state, count in pool.counts.items() if not state.is_final},
         "waiting": {
@@ -45,7 +48,7 @@ def walk(rig: Rig, rng: random.Random, steps: int) -> None:
     for _ in range(steps):
         held = [task for task in rig.machine.pool.tasks.values() if task.agent_id is not None]
         task_id = rng.choice(held).task_id if held else ""
-        match rng.randrange(12 if held else 4):
+        match rng.randrange(14 if held else 4):
             case 0 | 1:
                 rig.submit(
                     priority=rng.choice(list(TaskPriority)),
@@ -68,6 +71,13 @@ def walk(rig: Rig, rng: random.Random, steps: int) -> None:
                 rig.fail(task_id, TaskError(message="no"))
             case 10:
                 rig.cancel(task_id)
+            case 11:
+                known = rig.task(task_id).dialogue
+                rig.question(task_id, 1 if known is None else known.query + 1)
+            case 12:
+                rig.answer(task_id)
+                if rng.random() < 0.5:
+                    rig.acknowledge(task_id)
             case _:
                 rig.progress(task_id, rng.randrange(100))
     rig.keep_alive(2_000, *agents)

@@ -33,6 +33,11 @@ def test_what_is_legal_from_running_is_legal_from_assigned_and_leads_to_the_same
     assert TASK_MOVES[S.RUNNING].items() <= TASK_MOVES[S.ASSIGNED].items()
 
 
+def test_an_attempt_that_waits_for_an_answer_may_end_as_one_that_runs() -> None:
+    ends = TASK_MOVES[S.RUNNING].items() - {(Move.ASKED, S.WAITING_INPUT)}
+    assert ends <= TASK_MOVES[S.WAITING_INPUT].items()
+
+
 def test_an_illegal_move_raises_with_its_story() -> None:
     rig = Rig()
     task = rig.task(rig.submit())
@@ -72,6 +77,12 @@ def running(rig: Rig, **fields: object) -> str:
     return task_id
 
 
+def asking(rig: Rig, **fields: object) -> str:
+    task_id = running(rig, **fields)
+    rig.question(task_id)
+    return task_id
+
+
 def poisoned(rig: Rig, task_id: str) -> None:
     """The third crash, after two on another agent; a crash of what was only offered is none, so it stands in here."""
     task = rig.task(task_id)
@@ -95,6 +106,8 @@ def exhaust(rig: Rig, task_id: str) -> None:
 HOW: dict[Move, Callable[[Rig, str], object]] = {
     Move.ASSIGNED: lambda rig, _: rig.registered("a"),
     Move.ACCEPTED: Rig.accept,
+    Move.ASKED: Rig.question,
+    Move.ANSWERED: Rig.answer,
     Move.SUCCEEDED: Rig.complete,
     Move.COMPLETED: Rig.finish,
     Move.REQUEUED: lose,
@@ -105,7 +118,13 @@ HOW: dict[Move, Callable[[Rig, str], object]] = {
     Move.CANCELLED: Rig.cancel,
     Move.EXPIRED: expire,
 }
-BRING = {S.QUEUED: waiting, S.DEFERRED: deferred, S.ASSIGNED: assigned, S.RUNNING: running}
+BRING = {
+    S.QUEUED: waiting,
+    S.DEFERRED: deferred,
+    S.ASSIGNED: assigned,
+    S.RUNNING: running,
+    S.WAITING_INPUT: asking,
+}
 
 
 @pytest.mark.parametrize(

@@ -169,6 +169,19 @@ class Agent:
         finally:
             await self._host.close()
 
+    async def abandon(self) -> None:
+        """End without a word, as if the process had died: what it ran is `crashed` when its lease is over.
+
+        For whoever stands for something that died itself. May be called twice, and without `start`.
+        """
+        if self._runtime is None or self._host is None:
+            return
+        self._runtime.post(ev.AbandonRequested())
+        try:
+            await asyncio.gather(_ended(self._runtime), return_exceptions=True)
+        finally:
+            await self._host.close()
+
     def request_drain(self) -> None:
         """Begin to `drain`, from any thread."""
         if self._runtime is not None:
@@ -195,6 +208,7 @@ class Agent:
             self._handlers.types,
             start_handler=lambda effect: host.start(effect, runtime.post),
             cancel_handler=host.cancel,
+            answer_handler=host.answer,
         )
         self._host, self._runtime = host, runtime
         runtime.start()

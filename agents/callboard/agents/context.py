@@ -5,6 +5,7 @@ synchronous one can look at.
 """
 
 import asyncio
+import concurrent.futures
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -14,8 +15,10 @@ from typing import Any
 import msgspec
 
 from callboard.agents.errors import TaskCancelled
+from callboard.agents.questions import Ask, Questions
 from callboard.schemas.agents import Assign
 from callboard.schemas.codec import encode
+from callboard.schemas.errors import ErrorBody
 from callboard.schemas.tasks import Progress
 from callboard.schemas.vocabulary import TaskPriority
 
@@ -30,10 +33,9 @@ class TaskContext:
         attempt: from 1, one more at each assignment.
         raw_payload: the payload's JSON as it was submitted, byte by byte.
         previous_progress: the last one of an earlier attempt, to resume from; `None` when there is none.
-        deadline: when the attempt or the whole task runs out of time; `None` for never.
     """
 
-    def __init__(self, offer: Assign, report: ReportProgress) -> None:
+    def __init__(self, offer: Assign, report: ReportProgress, ask: Ask) -> None:
         self.task_id: str = offer.task_id
         self.attempt: int = offer.attempt
         self.type: str = offer.type
@@ -43,11 +45,13 @@ class TaskContext:
         self.raw_payload: bytes = bytes(offer.payload)
         self.previous_progress: Progress | None = offer.progress
         self._report = report
+        self._questions = Questions(ask)
+        self._asking = asyncio.Lock()
         self._cancelled = threading.Event()
         self._payload: Any = msgspec.UNSET
-        limits = [limit for limit in (offer.remaining_ms, offer.run_timeout_ms) if limit is not None]
-        self._ends_s = time.monotonic() + min(limits) / 1000 if limits else None
-        self.deadline: datetime | None = datetime.now(UTC) + timedelta(milliseconds=min(limits)) if limits else None
+        now_s = time.monotonic()
+        self._task_ends_s = None if offer.remaining_ms is None else now_s + offer.remaining_ms / 1000
+        self._run_ends_s = None if offer.run_timeout_ms is None else now_s + offer.run_timeout_ms / 1000
 
     @property
     def payload(self) -> Any:  # noqa: ANN401 - any JSON value
@@ -59,7 +63,14 @@ class TaskContext:
     @property
     def remaining_ms(self) -> int | None:
         """Milliseconds until the deadline, 0 when it has passed; `None` without one."""
-        return None if self._ends_s is None else max(0, round((self._ends_s - time.monotonic()) * 1000))
+        ends = [end_s for end_s in (self._task_ends_s, self._run_ends_s) if end_s is not None]
+        return max(0, round((min(ends) - time.monotonic()) * 1000)) if ends else None
+
+    @property
+    def deadline(self) -> datetime | None:
+        """When the attempt or the whole task runs out of time; `None` for never. The wait for an answer puts it off."""
+        remaining_ms = self.remaining_ms
+        return None if remaining_ms is None else datetime.now(UTC) + timedelta(milliseconds=remaining_ms)
 
     @property
     def cancelled(self) -> bool:
@@ -69,6 +80,11 @@ class TaskContext:
     def cancel(self) -> None:
         """Say that the work is not wanted any more; the agent does this."""
         self._cancelled.set()
+        self._questions.cancel()
+
+    def answered(self, query: int, answer: bytes | ErrorBody) -> None:
+        """Give the answer to a question, or what refused it; the agent does this."""
+        self._questions.answered(query, answer)
 
     def raise_if_cancelled(self) -> None:
         """For synchronous handlers, at a place where they can stop.
@@ -104,3 +120,53 @@ class TaskContext:
         """`progress_nowait` for an asynchronous handler: lets others run, and a cancel takes effect here."""
         self.progress_nowait(percent, message, data)
         await asyncio.sleep(0)
+
+    async def ask(self, prompt: str, data: object = None) -> Any:  # noqa: ANN401 - any JSON value
+        """Ask whoever answers the task's questions, and wait; the task is `waiting_input` meanwhile.
+
+        The slot stays taken. The run and progress limits stand still, the task's deadline does not. An agent that is
+        cut off, and a change of the pool's owner, lose neither the question nor its answer. Of several coroutines that
+        ask, each waits for its turn.
+
+        Args:
+            prompt: for people.
+            data: any JSON, at most 16 KiB with the prompt: choices, say.
+
+        Returns:
+            The answer, any JSON value.
+
+        Raises:
+            OrchestratorError: the question is not one that can be asked, by its size for instance.
+        """
+        async with self._asking:
+            began_s = time.monotonic()
+            try:
+                answer = await asyncio.wrap_future(self._questions.ask(prompt, _json_or_none(data)))
+            finally:
+                self._put_off(began_s)
+        return msgspec.json.decode(answer)
+
+    def ask_and_wait(self, prompt: str, data: object = None) -> Any:  # noqa: ANN401 - any JSON value
+        """`ask` for a synchronous handler.
+
+        Raises:
+            TaskCancelled: the work is not wanted any more.
+            OrchestratorError: as `ask`.
+        """
+        self.raise_if_cancelled()
+        began_s = time.monotonic()
+        try:
+            return msgspec.json.decode(self._questions.ask(prompt, _json_or_none(data)).result())
+        except concurrent.futures.CancelledError:
+            raise TaskCancelled(self.task_id) from None
+        finally:
+            self._put_off(began_s)
+
+    def _put_off(self, began_s: float) -> None:
+        """The time since then was somebody else's."""
+        if self._run_ends_s is not None:
+            self._run_ends_s += time.monotonic() - began_s
+
+
+def _json_or_none(data: object) -> bytes | None:
+    return None if data is None else encode(data)

@@ -90,6 +90,11 @@ class HandlerHost:
         with contextlib.suppress(RuntimeError):  # a closed loop runs no handler any more
             self._crossing.put(lambda: self._cancel(ref))
 
+    def answer(self, effect: do.GiveAnswer) -> None:
+        """Tell the handler what was answered to its question."""
+        with contextlib.suppress(RuntimeError):  # a closed loop runs no handler any more
+            self._crossing.put(lambda: self._answer(effect))
+
     async def close(self) -> None:
         """Cancel all that still runs, wait for the asynchronous ones, leave the threads behind."""
         tasks = [task for task, _ in self._running.values()]
@@ -100,11 +105,19 @@ class HandlerHost:
 
     def _start(self, effect: do.StartHandler, post: Post) -> None:
         ref = effect.ref
-        context = TaskContext(effect.offer, lambda progress: post(ev.ProgressMade(ref, progress)))
+        context = TaskContext(
+            effect.offer,
+            lambda progress: post(ev.ProgressMade(ref, progress)),
+            lambda query, prompt, data: post(ev.QuestionAsked(ref, query, prompt, data)),
+        )
         handler = self._handlers.find(effect.offer.type)
         task = self._loop.create_task(run_attempt(handler, ref, context), name=f"task {ref.task_id}/{ref.attempt}")
         self._running[ref] = task, context
         task.add_done_callback(lambda _: post(self._ended(ref)))
+
+    def _answer(self, effect: do.GiveAnswer) -> None:
+        if effect.ref in self._running:
+            self._running[effect.ref][1].answered(effect.query, effect.answer)
 
     def _cancel(self, ref: AttemptRef) -> None:
         if ref not in self._running:

@@ -37,12 +37,15 @@ from callboard.schemas.agents import (
     AssignManyAnswer,
     CancelAttempt,
     Drain,
+    GiveAnswer,
     Heartbeat,
     HeartbeatAnswer,
     Leave,
+    QueryRecorded,
     RegisterAnswer,
     Report,
     ReportProgress,
+    ReportQuery,
     Shutdown,
 )
 from callboard.schemas.base import Nothing
@@ -59,6 +62,7 @@ M = TypeVar("M")
 
 _ASSIGN: Final = msgspec.json.Decoder(Assign)
 _ASSIGN_MANY: Final = msgspec.json.Decoder(AssignMany)
+_ANSWER: Final = msgspec.json.Decoder(GiveAnswer)
 _CANCEL: Final = msgspec.json.Decoder(CancelAttempt)
 _DRAIN: Final = msgspec.json.Decoder(Drain)
 _SHUTDOWN: Final = msgspec.json.Decoder(Shutdown)
@@ -71,7 +75,8 @@ class Runtime:
         identity: who signs in.
         options: how to reach NATS.
         types: the task types that have handlers; `None` for any.
-        start_handler, cancel_handler: do what the effects say; called on the runtime's thread, must not block.
+        start_handler, cancel_handler, answer_handler: do what the effects say; called on the runtime's thread, must
+            not block.
     """
 
     def __init__(
@@ -82,6 +87,7 @@ class Runtime:
         *,
         start_handler: Callable[[do.StartHandler], None],
         cancel_handler: Callable[[AttemptRef], None],
+        answer_handler: Callable[[do.GiveAnswer], None],
     ) -> None:
         self._identity = identity
         self._options = options
@@ -89,6 +95,7 @@ class Runtime:
         self._session = Session(SessionConfig(slots=identity.slots, types=types, seed=seed))
         self._start_handler = start_handler
         self._cancel_handler = cancel_handler
+        self._answer_handler = answer_handler
         self._loop = new_loop()
         self._crossing = Crossing(self._loop)
         self._bus: Bus | None = None
@@ -240,6 +247,10 @@ class Runtime:
             case do.SendFail(ref=ref, error=error):
                 report = Report(task_id=ref.task_id, attempt=ref.attempt, error=error)
                 self._reports.put(Pending(ref, effect.call, report, len(error.message), effect.timeout_ms))
+            case do.SendQuery():
+                self._query(effect)
+            case do.GiveAnswer():
+                self._answer_handler(effect)
             case do.SendProgress():
                 self._progress(effect)
             case do.SendLeave(reason=reason, timeout_ms=timeout_ms):
@@ -294,6 +305,25 @@ class Runtime:
             effect.timeout_ms,
             lambda answer: [ev.HeartbeatAnswered(call, answer)],
             lambda error: [ev.HeartbeatRefused(call, error.body()) if error else ev.HeartbeatUnanswered(call)],
+        )
+
+    def _query(self, effect: do.SendQuery) -> None:
+        ref, call = effect.ref, effect.call
+        message = ReportQuery(
+            task_id=ref.task_id,
+            attempt=ref.attempt,
+            incarnation=self._identity.incarnation,
+            query=effect.query,
+            prompt=effect.prompt,
+            data=msgspec.UNSET if effect.data is None else msgspec.Raw(effect.data),
+        )
+        self._ask(
+            "query",
+            message,
+            QueryRecorded,
+            effect.timeout_ms,
+            lambda _: [ev.QueryRecorded(ref, call)],
+            lambda error: [ev.QueryRefused(ref, call, error.body()) if error else ev.QueryUnanswered(ref, call)],
         )
 
     def _progress(self, effect: do.SendProgress) -> None:
@@ -362,6 +392,10 @@ def _read(verb: str, message: BusMessage) -> ev.Event | None:
             cancel = decode(_CANCEL, message.data)
             ref = AttemptRef(task_id=cancel.task_id, attempt=cancel.attempt)
             return ev.CancelArrived(message.reply, cancel.epoch, ref, cancel.reason)
+        case "answer":
+            answer = decode(_ANSWER, message.data)
+            ref = AttemptRef(task_id=answer.task_id, attempt=answer.attempt)
+            return ev.AnswerArrived(message.reply, answer.epoch, ref, answer.query, bytes(answer.answer))
         case "drain":
             return ev.DrainArrived(message.reply, decode(_DRAIN, message.data).epoch)
         case "shutdown":

@@ -4,7 +4,8 @@ run = await run_handler(review, {"text": "a"})
 assert run.result == {"lines": 1}
 """
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -24,10 +25,11 @@ TASK_ID: Final = "00000000-0000-7000-8000-000000000000"
 
 @dataclass(frozen=True, slots=True)
 class HandlerRun:
-    """What came of it: the result as a client would read it, and all progress."""
+    """What came of it: the result as a client would read it, all progress, and what was asked."""
 
     result: Any
     progress: tuple[Progress, ...]
+    questions: tuple[str, ...] = ()
 
 
 async def run_handler(
@@ -39,8 +41,11 @@ async def run_handler(
     description: str | None = None,
     metadata: Mapping[str, str] | None = None,
     previous_progress: Progress | None = None,
+    answers: Iterable[object] = (),
 ) -> HandlerRun:
     """Run `handler` once as an agent would: a synchronous one in a thread, payload and result through JSON.
+
+    `answers` are given to its questions, in their order; one that is left without waits for ever.
 
     Raises:
         TaskFailed: the attempt failed; `error` is what the orchestrator would be told.
@@ -57,11 +62,21 @@ async def run_handler(
         progress=previous_progress,
     )
     progress: list[Progress] = []
-    ended = await run_attempt(
-        handler, AttemptRef(task_id=TASK_ID, attempt=attempt), TaskContext(offer, progress.append)
-    )
+    questions: list[str] = []
+    given = iter(answers)
+
+    def ask(query: int, prompt: str, _data: bytes | None) -> None:
+        questions.append(prompt)
+        for answer in given:
+            # As an answer comes: after the question was asked.
+            loop.call_soon_threadsafe(context.answered, query, encode(answer))
+            return
+
+    loop = asyncio.get_running_loop()
+    context = TaskContext(offer, progress.append, ask)
+    ended = await run_attempt(handler, AttemptRef(task_id=TASK_ID, attempt=attempt), context)
     match ended:
         case HandlerSucceeded(result=result):
-            return HandlerRun(msgspec.json.decode(result), tuple(progress))
+            return HandlerRun(msgspec.json.decode(result), tuple(progress), tuple(questions))
         case HandlerFailed(error=error):
             raise TaskFailed.of(error)

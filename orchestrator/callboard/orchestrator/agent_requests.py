@@ -13,6 +13,7 @@ from callboard.orchestrator.core.events import (
     FailureReported,
     HeartbeatReceived,
     ProgressReported,
+    QuestionAsked,
     ResultReported,
 )
 from callboard.orchestrator.many import reports
@@ -29,6 +30,7 @@ from callboard.schemas.agents import (
     Report,
     ReportMany,
     ReportProgress,
+    ReportQuery,
 )
 from callboard.schemas.codec import check_size, checked_json, encode
 from callboard.schemas.errors import OrchestratorError, UnavailableError
@@ -82,6 +84,17 @@ class AgentRequests:
         encoded = encode(Progress(percent=message.percent, message=message.message, data=data))
         check_size(len(encoded), path="progress", limit=self._limits.progress_bytes)
         self._owner.post(ProgressReported(agent_id=_agent_id(request), message=message, progress=encoded))
+
+    def query(self, message: ReportQuery, request: Request) -> None:
+        """`query`: answered once the question is committed; its own answer comes by `answer`."""
+        data = message.data
+        if data is not msgspec.UNSET:
+            data = msgspec.Raw(checked_json(data, path="data", limit=self._limits.progress_bytes))
+            message = msgspec.structs.replace(message, data=data)
+        check_size(len(encode(message)), path="query", limit=self._limits.progress_bytes)
+        self._owner.request(
+            request, lambda ticket: QuestionAsked(ticket=ticket, agent_id=_agent_id(request), message=message)
+        )
 
     def complete(self, message: Complete, request: Request) -> None:
         """`complete`: answered once the result is committed."""

@@ -68,6 +68,7 @@ def endpoints_of(
         client("tasks", "why", AskWhy, reading(task.why), "Why a task waits, or why its agent was chosen"),
         client("tasks", "cancel", tasks.CancelTask, task.cancel, "Cancel a task"),
         client("tasks", "complete", tasks.CompleteTask, task.complete, "Finish a task with a result"),
+        client("tasks", "answer", tasks.AnswerTask, task.answer, "Answer what a task's agent asks"),
         client("tasks", "retry", tasks.RetryTask, task.retry, "Run a failed task again, as a new one"),
         client("agents", "list", agents.ListAgents, fleet.page, "Agents, by id"),
         client("agents", "get", agents.GetAgent, fleet.get, "An agent"),
@@ -82,6 +83,7 @@ def endpoints_of(
         agents_own("complete", agents.Complete, agent.complete, "An agent reports a result"),
         agents_own("fail", agents.Fail, agent.fail, "An agent reports a failure"),
         agents_own("report_many", agents.ReportMany, agent.report_many, "An agent reports many results and failures"),
+        agents_own("query", agents.ReportQuery, agent.query, "An agent asks something and waits for the answer"),
         agents_own("progress", agents.ReportProgress, agent.progress, "An agent reports progress"),
         agents_own("leave", agents.Leave, agent.leave, "An agent says goodbye"),
     ]

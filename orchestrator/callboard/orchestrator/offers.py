@@ -1,6 +1,7 @@
 """Offers to agents: one shared inbox for all answers, no future and no timer for each; repeats are the core's.
 
-The reply subject itself says which offer is answered: `<inbox>.<agent_id>.<task_id>.<attempt>`. The inbox is
+The reply subject itself says which offer is answered: `<inbox>.<agent_id>.<task_id>.<attempt>`, or which answer to a
+question is acknowledged, with its number behind. The inbox is
 unguessable, and an agent's user may only publish to the reply subject of what it received (`allow_responses`).
 """
 
@@ -12,11 +13,17 @@ import structlog
 
 from callboard.bus.connection import Bus, BusMessage, BusSubscription
 from callboard.orchestrator.batches import Batches
-from callboard.orchestrator.core.effects import SendCancel, SendDrain, SendOffer, SendShutdown
-from callboard.orchestrator.core.events import Event, OfferAnswered, OfferUndeliverable, OfferUnsendable
+from callboard.orchestrator.core.effects import SendAnswer, SendCancel, SendDrain, SendOffer, SendShutdown
+from callboard.orchestrator.core.events import (
+    AnswerDelivered,
+    Event,
+    OfferAnswered,
+    OfferUndeliverable,
+    OfferUnsendable,
+)
 from callboard.orchestrator.core.model import Held
 from callboard.orchestrator.store.port import OfferContent
-from callboard.schemas.agents import Assign, AssignAnswer, AssignManyAnswer, CancelAttempt, Drain, Shutdown
+from callboard.schemas.agents import Assign, AssignAnswer, AssignManyAnswer, CancelAttempt, Drain, GiveAnswer, Shutdown
 from callboard.schemas.codec import decode, encode
 from callboard.schemas.errors import OrchestratorError, PayloadTooLargeError
 from callboard.schemas.subjects import Subjects
@@ -95,6 +102,22 @@ class AgentLink:
                     for held, offer in offers:
                         self._offer(agent_id, held, offer)
 
+    def answer(self, effect: SendAnswer) -> None:
+        """Send `answer`; the core repeats it until it is acknowledged."""
+        message = GiveAnswer(
+            epoch=self._epoch,
+            task_id=effect.task_id,
+            attempt=effect.attempt,
+            query=effect.query,
+            answer=msgspec.Raw(effect.answer),
+        )
+        reply = f"{self._inbox}.{effect.agent_id}.{effect.task_id}.{effect.attempt}.{effect.query}"
+        try:
+            self._send(effect.agent_id, "answer", encode(message), reply)
+        except PayloadTooLargeError as error:
+            # The server's limit is lower than ours: the answer waits until its operator has raised it.
+            log.warning("answer not sent", agent_id=effect.agent_id, task_id=effect.task_id, reason=error.message)
+
     def cancel(self, effect: SendCancel) -> None:
         """Send `cancel`; should it be lost, the next heartbeat's answer says the same."""
         message = CancelAttempt(epoch=self._epoch, task_id=effect.task_id, attempt=effect.attempt, reason=effect.reason)
@@ -127,6 +150,9 @@ class AgentLink:
 
     def _receive(self, message: BusMessage) -> None:
         tokens = message.subject.removeprefix(self._inbox).split(".")
+        if len(tokens) == 5 and message.status != NO_RESPONDERS:  # noqa: PLR2004 - "", agent, task, attempt, question
+            self._receive_acknowledgement(*tokens[1:])
+            return
         if len(tokens) != 4 or not tokens[3].isdecimal():  # noqa: PLR2004 - "", agent, task, attempt
             return
         _, agent_id, task_id, attempt = tokens
@@ -144,6 +170,10 @@ class AgentLink:
             log.warning("answer to an offer not understood", agent_id=agent_id, task_id=task_id, reason=error.message)
             return
         self._post(OfferAnswered(agent_id=agent_id, held=held, answer=answer))
+
+    def _receive_acknowledgement(self, agent_id: str, task_id: str, attempt: str, query: str) -> None:
+        if attempt.isdecimal() and query.isdecimal():
+            self._post(AnswerDelivered(agent_id=agent_id, held=(task_id, int(attempt)), query=int(query)))
 
     def _receive_many(self, agent_id: str, offers: list[Held], message: BusMessage) -> None:
         if message.status == NO_RESPONDERS:

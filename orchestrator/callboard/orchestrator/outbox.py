@@ -16,6 +16,7 @@ from callboard.orchestrator.core.effects import (
     PublishAgent,
     PublishTask,
     Refuse,
+    SendAnswer,
     SendCancel,
     SendDrain,
     SendOffer,
@@ -59,6 +60,7 @@ class Outbox:
         self._verbs: Final[dict[type[Any], Callable[[Any], None]]] = {
             Answer: self._answer,
             Refuse: self._refuse,
+            SendAnswer: link.answer,
             SendCancel: link.cancel,
             SendDrain: link.drain,
             SendShutdown: link.shut_down,

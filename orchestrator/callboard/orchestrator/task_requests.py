@@ -7,7 +7,13 @@ import msgspec
 
 from callboard.bus.serve import Request, refusing
 from callboard.orchestrator.config import SizeLimits
-from callboard.orchestrator.core.events import CancelRequested, CompletionRequested, TasksSubmitted, TaskSubmitted
+from callboard.orchestrator.core.events import (
+    AnswerGiven,
+    CancelRequested,
+    CompletionRequested,
+    TasksSubmitted,
+    TaskSubmitted,
+)
 from callboard.orchestrator.core.model import Task
 from callboard.orchestrator.core.specs import placement_text, stored_task
 from callboard.orchestrator.core.why import explain_spec, explain_task
@@ -20,6 +26,7 @@ from callboard.orchestrator.submissions import Submissions
 from callboard.schemas.codec import checked_json, decode
 from callboard.schemas.errors import InvalidTransitionError, OrchestratorError, TaskNotFoundError
 from callboard.schemas.tasks import (
+    AnswerTask,
     CancelTask,
     CompleteTask,
     GetTask,
@@ -81,6 +88,16 @@ class TaskRequests:
         result = checked_json(message.result, path="result", limit=self._limits.result_bytes)
         self._owner.request(
             request, lambda ticket: CompletionRequested(ticket=ticket, task_id=message.task_id, result=result)
+        )
+
+    def answer(self, message: AnswerTask, request: Request) -> None:
+        """`tasks.answer`: answered once the answer is committed, whether or not the agent has it yet."""
+        answer = checked_json(message.answer, path="answer", limit=self._limits.payload_bytes)
+        self._owner.request(
+            request,
+            lambda ticket: AnswerGiven(
+                ticket=ticket, task_id=message.task_id, answer=answer, attempt=message.attempt, query=message.query
+            ),
         )
 
     def retry(self, message: RetryTask, request: Request) -> None:

@@ -147,6 +147,28 @@ EXAMPLES: Final[dict[str, Golden]] = {
         },
         bad=[*_OF_ATTEMPT, Bad("more than all", {"percent": 101}, "percent")],
     ),
+    "agent.query": Golden(
+        good={
+            "a choice": a.ReportQuery(
+                task_id=TASK_ID,
+                attempt=1,
+                incarnation=INCARNATION,
+                query=1,
+                prompt="Delete 200 files?",
+                data=Raw(b'["yes","no"]'),
+            ),
+            "the least": a.ReportQuery(
+                task_id=TASK_ID, attempt=1, incarnation=INCARNATION, query=2, prompt="Which branch?"
+            ),
+        },
+        bad=[
+            *_OF_ATTEMPT,
+            Bad("no prompt", {"prompt": ABSENT}, "prompt"),
+            Bad("no number", {"query": ABSENT}, "query"),
+            Bad("a number before the first", {"query": 0}, "query"),
+        ],
+        answers={"committed": a.QueryRecorded(recorded=True)},
+    ),
     "agent.leave": Golden(
         good={"goodbye": a.Leave(incarnation=INCARNATION, reason="shut down")},
         bad=[_NO_INCARNATION, _BAD_INCARNATION],
@@ -177,6 +199,14 @@ EXAMPLES: Final[dict[str, Golden]] = {
             "busy": a.AssignAnswer(accepted=False, reason="busy", retry_after_ms=2000),
             "never": a.AssignAnswer(accepted=False, reason="unsupported"),
         },
+    ),
+    "to.answer": Golden(
+        good={
+            "text": a.GiveAnswer(epoch=3, task_id=TASK_ID, attempt=1, query=1, answer=Raw(b'"yes"')),
+            "nothing": a.GiveAnswer(epoch=3, task_id=TASK_ID, attempt=1, query=1),
+        },
+        bad=[_BAD_EPOCH, _NO_ATTEMPT, _BAD_ATTEMPT, Bad("no number", {"query": ABSENT}, "query")],
+        answers={"acknowledged": Nothing()},
     ),
     "to.assign_many": Golden(
         good={

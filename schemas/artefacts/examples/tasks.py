@@ -217,6 +217,17 @@ EXAMPLES: Final[dict[str, Golden]] = {
         bad=[_BAD_ID, _NO_ID],
         answers={"finished": t.TaskChange(task_id=TASK_ID, state=TaskState.SUCCEEDED, changed=True)},
     ),
+    "tasks.answer": Golden(
+        good={
+            "to a certain question": t.AnswerTask(task_id=TASK_ID, attempt=1, query=2, answer=Raw(b'"yes"')),
+            "to the open one": t.AnswerTask(task_id=TASK_ID, answer=Raw(b'{"choice":"a"}')),
+        },
+        bad=[_BAD_ID, _NO_ID, Bad("a question before the first", {"query": 0}, "query")],
+        answers={
+            "it goes on": t.TaskChange(task_id=TASK_ID, state=TaskState.RUNNING, changed=True),
+            "answered before": t.TaskChange(task_id=TASK_ID, state=TaskState.RUNNING, changed=False),
+        },
+    ),
     "tasks.retry": Golden(
         good={"a failed task": t.RetryTask(task_id=TASK_ID)},
         bad=[_BAD_ID, _NO_ID],

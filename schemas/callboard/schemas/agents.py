@@ -16,6 +16,7 @@ from callboard.schemas.names import (
     Incarnation,
     Instant,
     Name,
+    Query,
     ShortText,
     Slots,
     TaskId,
@@ -126,6 +127,23 @@ class ReportProgress(Message, frozen=True, kw_only=True):
     data: Raw | UnsetType = UNSET
 
 
+class ReportQuery(Message, frozen=True, kw_only=True):
+    """`query`: the attempt asks something and waits; `query` counts its questions from 1. One is open at a time."""
+
+    task_id: TaskId
+    attempt: Attempt
+    incarnation: Incarnation
+    query: Query
+    prompt: Text
+    data: Raw | UnsetType = UNSET
+
+
+class QueryRecorded(Message, frozen=True, kw_only=True):
+    """The question is committed: the task waits for input, or has the answer already."""
+
+    recorded: bool
+
+
 class Complete(Message, frozen=True, kw_only=True):
     """`complete`, the agent's: repeated until recorded or refused for good."""
 
@@ -197,6 +215,16 @@ class CancelAttempt(Message, frozen=True, kw_only=True):
     task_id: TaskId
     attempt: Attempt
     reason: str | None = None
+
+
+class GiveAnswer(Message, frozen=True, kw_only=True):
+    """`answer`, orchestrator to agent: what was answered to a question; repeated until it is acknowledged."""
+
+    epoch: Count
+    task_id: TaskId
+    attempt: Attempt
+    query: Query
+    answer: Raw = NULL
 
 
 class Drain(Message, frozen=True, kw_only=True):

@@ -36,6 +36,8 @@ Key = Annotated[str, Meta(min_length=1, max_length=256, pattern=NO_NUL_PATTERN)]
 Text = Annotated[str, Meta(pattern=NO_NUL_PATTERN)]
 ShortText = Annotated[str, Meta(max_length=1024, pattern=NO_NUL_PATTERN)]
 Attempt = Annotated[int, Meta(ge=1, le=MAX_INTEGER)]
+Query = Annotated[int, Meta(ge=1, le=MAX_INTEGER)]
+"""The number of a question among those of its attempt."""
 Count = Annotated[int, Meta(ge=0, le=MAX_INTEGER)]
 DurationMs = Annotated[int, Meta(ge=0, le=MAX_DURATION_MS)]
 LimitMs = Annotated[int, Meta(ge=1, le=MAX_DURATION_MS)]

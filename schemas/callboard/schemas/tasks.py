@@ -25,6 +25,7 @@ from callboard.schemas.names import (
     Key,
     LimitMs,
     Name,
+    Query,
     ShortText,
     TaskId,
     Text,
@@ -188,6 +189,15 @@ class Progress(Message, frozen=True, kw_only=True):
     data: Raw | UnsetType = UNSET
 
 
+class Question(Message, frozen=True, kw_only=True):
+    """What the agent of a task in `waiting_input` asks; `data` is any JSON."""
+
+    query: int
+    prompt: str
+    data: Raw | UnsetType = UNSET
+    asked_at: Instant
+
+
 class AttemptRecord(Message, frozen=True, kw_only=True):
     """One attempt of a task: who had it, when, and how it ended (`outcome` absent while it runs)."""
 
@@ -240,6 +250,7 @@ class TaskDocument(Message, frozen=True, kw_only=True):
     reason: str | None = None
     until: Instant | None = None
     progress: Progress | None = None
+    question: Question | None = None
     result: Raw | UnsetType = UNSET
     error: TaskError | None = None
     retry_of: str | None = None
@@ -317,6 +328,15 @@ class CompleteTask(Message, frozen=True, kw_only=True):
 
     task_id: TaskId
     result: Raw = NULL
+
+
+class AnswerTask(Message, frozen=True, kw_only=True):
+    """`tasks.answer`: to the question that is open; with `attempt` and `query` to that one only."""
+
+    task_id: TaskId
+    attempt: Attempt | None = None
+    query: Query | None = None
+    answer: Raw = NULL
 
 
 class TaskChange(Message, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ class TaskState(StrEnum):
     DEFERRED = "deferred"
     ASSIGNED = "assigned"
     RUNNING = "running"
+    WAITING_INPUT = "waiting_input"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -28,7 +29,9 @@ class TaskState(StrEnum):
 FINAL_TASK_STATES = frozenset(
     {TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED, TaskState.EXPIRED, TaskState.QUARANTINED}
 )
-HELD_TASK_STATES = frozenset({TaskState.ASSIGNED, TaskState.RUNNING})
+ACCEPTED_TASK_STATES = frozenset({TaskState.RUNNING, TaskState.WAITING_INPUT})
+"""An agent has taken the attempt, and works or waits for an answer."""
+HELD_TASK_STATES = frozenset({TaskState.ASSIGNED, *ACCEPTED_TASK_STATES})
 WAITING_TASK_STATES = frozenset({TaskState.QUEUED, TaskState.DEFERRED})
 
 

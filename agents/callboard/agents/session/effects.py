@@ -93,6 +93,27 @@ class SendProgress:
 
 
 @dataclass(frozen=True, slots=True)
+class SendQuery:
+    """Request `query`."""
+
+    ref: AttemptRef
+    call: int
+    query: int
+    prompt: str
+    data: bytes | None
+    timeout_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class GiveAnswer:
+    """Tell a handler the answer to its question, JSON, or the error that refused the question for good."""
+
+    ref: AttemptRef
+    query: int
+    answer: bytes | ErrorBody
+
+
+@dataclass(frozen=True, slots=True)
 class SendLeave:
     """Request `leave`; ends in `LeaveEnded`."""
 
@@ -114,6 +135,7 @@ class ExitCause(StrEnum):
     LEFT = "left"
     REPLACED = "replaced"
     REFUSED = "refused"
+    ABANDONED = "abandoned"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +156,8 @@ Effect = (
     | SendComplete
     | SendFail
     | SendProgress
+    | SendQuery
+    | GiveAnswer
     | SendLeave
     | Announce
     | Exit

@@ -115,6 +115,52 @@ class ProgressMade:
 
 
 @dataclass(frozen=True, slots=True)
+class QuestionAsked:
+    """A handler asks something, as question number `query` of its attempt, and waits for the answer."""
+
+    ref: AttemptRef
+    query: int
+    prompt: str
+    data: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QueryRecorded:
+    """A `query` is committed."""
+
+    ref: AttemptRef
+    call: int
+
+
+@dataclass(frozen=True, slots=True)
+class QueryRefused:
+    """A `query` was answered with an error."""
+
+    ref: AttemptRef
+    call: int
+    error: ErrorBody
+
+
+@dataclass(frozen=True, slots=True)
+class QueryUnanswered:
+    """Nobody answered a `query`; that it was not recorded is not said."""
+
+    ref: AttemptRef
+    call: int
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerArrived:
+    """`answer` came: to question number `query`, as JSON."""
+
+    reply: str
+    epoch: int
+    ref: AttemptRef
+    query: int
+    answer: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class ReportRecorded:
     """A `complete` or `fail` is committed."""
 
@@ -178,6 +224,11 @@ class StopRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class AbandonRequested:
+    """What this agent stands for is dead, so that it is to end without a word, as if its process had died."""
+
+
+@dataclass(frozen=True, slots=True)
 class LeaveEnded:
     """`leave` was answered, or it was not: either way we have said it."""
 
@@ -202,6 +253,11 @@ Event = (
     | HandlerFailed
     | HandlerStopped
     | ProgressMade
+    | QuestionAsked
+    | QueryRecorded
+    | QueryRefused
+    | QueryUnanswered
+    | AnswerArrived
     | ReportRecorded
     | ReportRefused
     | ReportUnanswered
@@ -210,6 +266,7 @@ Event = (
     | ShutdownArrived
     | DrainRequested
     | StopRequested
+    | AbandonRequested
     | LeaveEnded
     | TimeAdvanced
 )

@@ -9,6 +9,7 @@ from callboard.agents.session import events as ev
 from callboard.agents.session.delays import Delays
 from callboard.agents.session.ledger import Held, Ledger
 from callboard.agents.session.presence import Presence
+from callboard.agents.session.questions import Questions
 from callboard.agents.session.recent import Recent
 from callboard.agents.session.states import HANDLED, AttemptCause, AttemptState, Intent, Phase, PhaseCause
 from callboard.schemas.agents import AssignAnswer
@@ -52,6 +53,7 @@ class Session:
         self._config = config
         self._presence = Presence(delays)
         self._ledger = Ledger(config.slots, delays)
+        self._questions = Questions(delays)
         self._recent = Recent()
         self._intent = Intent.SERVE
         self._stop_at_ms: int | None = None
@@ -96,6 +98,7 @@ class Session:
         times = [self._presence.next_due_ms()]
         if self._may_report:
             times.append(self._ledger.next_due_ms())
+            times.append(self._questions.next_due_ms())
         if self._intent is Intent.FINISH:
             times.append(self._stop_at_ms)
         if self.phase is not Phase.LEAVING:
@@ -118,6 +121,7 @@ class Session:
         if self._may_report:
             self._do(*self._ledger.due_reports(self._now_ms))
             self._do(*self._ledger.due_progress(self._now_ms))
+            self._do(*self._questions.due(self._now_ms))
 
     def _depart_if_done(self) -> None:
         if self.phase is Phase.LEAVING or self._intent is Intent.SERVE:
@@ -141,7 +145,11 @@ class Session:
 
     def _on_connected(self, _event: ev.Started | ev.Reconnected) -> None:
         self._presence.connect(self._now_ms)
+        self._hurry()
+
+    def _hurry(self) -> None:
         self._ledger.hurry(self._now_ms)
+        self._questions.hurry(self._now_ms)
 
     def _on_disconnected(self, _event: ev.Disconnected) -> None:
         self._presence.disconnect()
@@ -153,7 +161,7 @@ class Session:
             return
         self._do(self._presence.move(PhaseCause.REGISTERED, f"registered, epoch {event.answer.epoch}"))
         self._cancel_all(event.answer.cancel)
-        self._ledger.hurry(self._now_ms)
+        self._hurry()
 
     def _on_heartbeat_answered(self, event: ev.HeartbeatAnswered) -> None:
         if self._presence.is_current(event.call) and self._presence.accept(event.answer, self._now_ms):
@@ -238,6 +246,7 @@ class Session:
         held = self._ledger.get(event.ref)
         if held is None or held.state not in HANDLED:
             return
+        self._questions.close(event.ref)
         match event:
             case ev.HandlerSucceeded(result=result):
                 self._ledger.finish(held, AttemptCause.SUCCEEDED, result, self._now_ms)
@@ -249,6 +258,40 @@ class Session:
     def _on_progress(self, event: ev.ProgressMade) -> None:
         if held := self._ledger.get(event.ref):
             self._ledger.note_progress(held, event.progress)
+
+    def _on_asked(self, event: ev.QuestionAsked) -> None:
+        held = self._ledger.get(event.ref)
+        if held is not None and held.state is AttemptState.RUNNING:
+            self._questions.ask(event, self._now_ms)
+
+    def _on_query_recorded(self, event: ev.QueryRecorded) -> None:
+        if self._questions.is_current(event.ref, event.call):
+            self._questions.recorded(event.ref)
+
+    def _on_query_unanswered(self, event: ev.QueryUnanswered) -> None:
+        if self._questions.is_current(event.ref, event.call):
+            self._questions.put_off(event.ref, self._now_ms)
+
+    def _on_query_refused(self, event: ev.QueryRefused) -> None:
+        if not self._questions.is_current(event.ref, event.call):
+            return
+        if event.error.code == UnknownIncarnationError.code:
+            self._questions.put_off(event.ref, self._now_ms)
+            if self.phase is Phase.SIGNED_IN:
+                self._do(self._presence.forget(self._now_ms))
+        elif event.error.retryable:
+            self._questions.put_off(event.ref, self._now_ms, event.error)
+        else:
+            self._answer(event.ref, self._questions.close(event.ref), event.error)
+
+    def _on_answer(self, event: ev.AnswerArrived) -> None:
+        # Whatever it is to: nobody else can use it, and it is sent until somebody says so.
+        if self._obeys(event):
+            self._answer(event.ref, self._questions.close(event.ref, event.query), event.answer)
+
+    def _answer(self, ref: AttemptRef, query: int | None, answer: bytes | ErrorBody) -> None:
+        if query is not None:
+            self._do(do.GiveAnswer(ref, query, answer))
 
     def _on_recorded(self, event: ev.ReportRecorded) -> None:
         # Whichever call it answers: recorded is recorded.
@@ -284,7 +327,7 @@ class Session:
 
     # Orders: the orchestrator's, and our own process's.
 
-    def _obeys(self, event: ev.CancelArrived | ev.DrainArrived | ev.ShutdownArrived) -> bool:
+    def _obeys(self, event: ev.CancelArrived | ev.DrainArrived | ev.ShutdownArrived | ev.AnswerArrived) -> bool:
         """Whether the order comes of the pool's owner; if so it is acknowledged."""
         if not self._presence.meet(event.epoch, self._now_ms):
             return False
@@ -303,6 +346,7 @@ class Session:
                 continue
             if held.state is AttemptState.RUNNING:
                 self._do(do.CancelHandler(ref))
+            self._questions.close(ref)
             self._ledger.move(held, AttemptCause.CANCELLED)
 
     def _on_drain(self, event: ev.DrainArrived) -> None:
@@ -318,6 +362,9 @@ class Session:
 
     def _on_stop_requested(self, event: ev.StopRequested) -> None:
         self._end_within(event.grace_ms)
+
+    def _on_abandon(self, _event: ev.AbandonRequested) -> None:
+        self._exit(PhaseCause.REMOVED, do.Exit(do.ExitCause.ABANDONED), "abandoned")
 
     def _end_within(self, grace_ms: int) -> None:
         leave_at_ms = self._now_ms + max(grace_ms, LAST_WORDS_MS)
@@ -336,6 +383,7 @@ class Session:
         for held in self._ledger:
             if held.state is AttemptState.RUNNING:
                 self._do(do.CancelHandler(held.ref))
+            self._questions.close(held.ref)
             self._ledger.move(held, AttemptCause.STOP)
 
     def _on_leave_ended(self, _event: ev.LeaveEnded) -> None:
@@ -364,6 +412,11 @@ class Session:
         ev.HandlerFailed: _on_handler_ended,
         ev.HandlerStopped: _on_handler_ended,
         ev.ProgressMade: _on_progress,
+        ev.QuestionAsked: _on_asked,
+        ev.QueryRecorded: _on_query_recorded,
+        ev.QueryRefused: _on_query_refused,
+        ev.QueryUnanswered: _on_query_unanswered,
+        ev.AnswerArrived: _on_answer,
         ev.ReportRecorded: _on_recorded,
         ev.ReportRefused: _on_report_refused,
         ev.ReportUnanswered: _on_report_unanswered,
@@ -372,6 +425,7 @@ class Session:
         ev.ShutdownArrived: _on_shutdown,
         ev.DrainRequested: _on_drain_requested,
         ev.StopRequested: _on_stop_requested,
+        ev.AbandonRequested: _on_abandon,
         ev.LeaveEnded: _on_leave_ended,
         ev.TimeAdvanced: lambda _session, _event: None,
     }

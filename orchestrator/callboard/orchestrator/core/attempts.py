@@ -142,19 +142,25 @@ def on_offer_unsendable(pool: Pool, event: OfferUnsendable, now_ms: int) -> None
 
 def accept(pool: Pool, task: Task, now_ms: int) -> None:
     """The attempt runs: from now its limits count."""
+    begin(pool, task, now_ms)
+    move(pool, task, Move.ACCEPTED, now_ms)
+    watch_limits(pool, task, now_ms)
+
+
+def begin(pool: Pool, task: Task, now_ms: int) -> None:
+    """The agent has taken the attempt; its move is the caller's affair."""
     task.started_ms = now_ms
     pool.placer.ran(task)
     agent = pool.agent_of(task)
     if agent is not None and task.held in agent.holds:
         agent.holds[task.held] = True
-    move(pool, task, Move.ACCEPTED, now_ms)
-    watch_limits(pool, task, now_ms)
 
 
 def watch_limits(pool: Pool, task: Task, now_ms: int) -> None:
-    """Start the clocks of a running attempt."""
+    """Start the clocks of a running attempt, or start them again: while it waited for an answer they stood still."""
     if task.run_timeout_ms is not None:
-        pool.timers.set(Clock.RUN_LIMIT, task.task_id, (task.started_ms or now_ms) + task.run_timeout_ms)
+        due_ms = (task.started_ms or now_ms) + task.waited_ms(now_ms) + task.run_timeout_ms
+        pool.timers.set(Clock.RUN_LIMIT, task.task_id, due_ms)
     if task.progress_timeout_ms is not None:
         pool.timers.set(Clock.PROGRESS_LIMIT, task.task_id, now_ms + task.progress_timeout_ms)
 
@@ -183,7 +189,7 @@ def on_progress(pool: Pool, event: ProgressReported, now_ms: int) -> None:
     if task.state is TaskState.ASSIGNED:
         accept(pool, task, now_ms)
     task.progress = event.progress
-    if task.progress_timeout_ms is not None:
+    if task.progress_timeout_ms is not None and task.state is TaskState.RUNNING:
         pool.timers.set(Clock.PROGRESS_LIMIT, task.task_id, now_ms + task.progress_timeout_ms)
     pool.lazy[task.task_id] = task
     pool.flush_by(now_ms + pool.settings.progress_write_ms)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from callboard.orchestrator.core.model import EndedAttempt
+from callboard.orchestrator.core.model import Dialogue, EndedAttempt
 from callboard.schemas.labels import LabelValue
 from callboard.schemas.tasks import TaskError
 from callboard.schemas.vocabulary import AgentState, TaskState
@@ -101,6 +101,13 @@ class AgentRow(msgspec.Struct, frozen=True, kw_only=True):
     seen_ms: int
 
 
+class TaskDialogue(NamedTuple):
+    """What the attempt in hand of a task asked last; `None` when that attempt is over."""
+
+    task_id: str
+    dialogue: Dialogue | None
+
+
 class KeyHold(NamedTuple):
     """An attempt that is over and still counts for its concurrency key, because its agent may still run it."""
 
@@ -119,6 +126,7 @@ class Changes(msgspec.Struct, frozen=True, kw_only=True):
     pauses: tuple[str, ...] = ()
     """Types of task that are paused from now; the empty text is the whole pool."""
     resumes: tuple[str, ...] = ()
+    dialogues: tuple[TaskDialogue, ...] = ()
     kept_holds: tuple[KeyHold, ...] = ()
     dropped_holds: tuple[KeyHold, ...] = ()
     """Those of earlier batches that count no longer."""
@@ -130,6 +138,7 @@ class Changes(msgspec.Struct, frozen=True, kw_only=True):
             or self.forgotten_agents
             or self.pauses
             or self.resumes
+            or self.dialogues
             or self.kept_holds
             or self.dropped_holds
         )
@@ -186,8 +195,9 @@ class KeyLimit(NamedTuple):
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """The committed state of a pool at a take-over, without what merely waits.
 
-    `held` are the assigned and running tasks, `heads` the first queued one of each placement class and priority;
-    `counts` has every live state. The other waiting tasks are read when they are wanted.
+    `held` are the tasks in the hands of agents, `dialogues` what those asked last, by task; `heads` the first queued
+    task of each placement class and priority; `counts` has every live state. The other waiting tasks are read when they
+    are wanted.
     """
 
     held: list[StoredTask] = msgspec.field(default_factory=list[StoredTask])
@@ -195,5 +205,6 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     counts: dict[TaskState, int] = msgspec.field(default_factory=dict[TaskState, int])
     limits: list[KeyLimit] = msgspec.field(default_factory=list[KeyLimit])
     key_holds: list[KeyHold] = msgspec.field(default_factory=list[KeyHold])
+    dialogues: dict[str, Dialogue] = msgspec.field(default_factory=dict[str, Dialogue])
     agents: list[AgentRow] = msgspec.field(default_factory=list[AgentRow])
     pauses: tuple[str, ...] = ()

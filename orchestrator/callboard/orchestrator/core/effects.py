@@ -7,6 +7,7 @@ import msgspec
 
 from callboard.orchestrator.core.changes import Changes, WindowAsked
 from callboard.orchestrator.core.events import (
+    AnswerGiven,
     CancelRequested,
     CompletionRequested,
     FailureReported,
@@ -37,7 +38,7 @@ class Refuse(msgspec.Struct, frozen=True):
 class LookUp(msgspec.Struct, frozen=True):
     """Read the task of this event from the database, set `looked`, and hand the event in again."""
 
-    event: CancelRequested | CompletionRequested | ResultReported | FailureReported
+    event: CancelRequested | CompletionRequested | AnswerGiven | ResultReported | FailureReported
 
 
 class ReadWindow(msgspec.Struct, frozen=True):
@@ -56,6 +57,16 @@ class SendOffer(msgspec.Struct, frozen=True, kw_only=True):
     run_timeout_ms: int | None
     batches: bool = False
     """Whether the agent takes many offers in one message."""
+
+
+class SendAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Give an agent the answer to its question; `answer` is its JSON."""
+
+    agent_id: str
+    task_id: str
+    attempt: int
+    query: int
+    answer: bytes
 
 
 class SendCancel(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,6 +125,7 @@ Effect = (
     | LookUp
     | ReadWindow
     | SendOffer
+    | SendAnswer
     | SendCancel
     | SendDrain
     | SendShutdown

@@ -8,7 +8,7 @@ import msgspec
 
 from callboard.orchestrator.core.changes import StoredTask, WindowAsked
 from callboard.orchestrator.core.model import EndedAttempt, Held
-from callboard.schemas.agents import AssignAnswer, Heartbeat, Register, ReportProgress
+from callboard.schemas.agents import AssignAnswer, Heartbeat, Register, ReportProgress, ReportQuery
 from callboard.schemas.tasks import TaskError, TaskSpec
 from callboard.schemas.vocabulary import TaskState
 
@@ -61,6 +61,19 @@ class CompletionRequested(msgspec.Struct, frozen=True, kw_only=True):
     ticket: Ticket
     task_id: str
     result: bytes
+    looked: Looked | None = None
+    stamp: int = 0
+    """As in `CancelRequested`."""
+
+
+class AnswerGiven(msgspec.Struct, frozen=True, kw_only=True):
+    """A client answers what a task's agent asked; without `attempt` or `query`, the question that is open."""
+
+    ticket: Ticket
+    task_id: str
+    answer: bytes
+    attempt: int | None = None
+    query: int | None = None
     looked: Looked | None = None
     stamp: int = 0
     """As in `CancelRequested`."""
@@ -137,6 +150,22 @@ class ProgressReported(msgspec.Struct, frozen=True, kw_only=True):
     agent_id: str
     message: ReportProgress
     progress: bytes
+
+
+class QuestionAsked(msgspec.Struct, frozen=True, kw_only=True):
+    """An agent asks something, as its attempt's question number `query`."""
+
+    ticket: Ticket
+    agent_id: str
+    message: ReportQuery
+
+
+class AnswerDelivered(msgspec.Struct, frozen=True, kw_only=True):
+    """An agent has the answer to its question number `query`."""
+
+    agent_id: str
+    held: Held
+    query: int
 
 
 class OfferAnswered(msgspec.Struct, frozen=True, kw_only=True):
@@ -222,6 +251,7 @@ Event = (
     | TasksSubmitted
     | CancelRequested
     | CompletionRequested
+    | AnswerGiven
     | AgentSpawned
     | SpawnAbandoned
     | AgentRegistered
@@ -230,6 +260,8 @@ Event = (
     | ResultReported
     | FailureReported
     | ProgressReported
+    | QuestionAsked
+    | AnswerDelivered
     | OfferAnswered
     | OfferUndeliverable
     | OfferUnsendable

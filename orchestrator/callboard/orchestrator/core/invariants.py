@@ -8,11 +8,19 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from typing import Final
 
+from msgspec import UNSET
+
 from callboard.orchestrator.core.filters import mismatch
 from callboard.orchestrator.core.model import Agent, Task
 from callboard.orchestrator.core.pool import Pool
 from callboard.orchestrator.core.timers import TASK_CLOCKS, Clock
-from callboard.schemas.vocabulary import HELD_TASK_STATES, WAITING_TASK_STATES, AgentState, TaskState
+from callboard.schemas.vocabulary import (
+    ACCEPTED_TASK_STATES,
+    HELD_TASK_STATES,
+    WAITING_TASK_STATES,
+    AgentState,
+    TaskState,
+)
 
 _PRESENT: Final = frozenset({AgentState.ONLINE, AgentState.SUSPECT})
 _GONE: Final = frozenset({AgentState.OFFLINE, AgentState.STOPPED})
@@ -51,7 +59,7 @@ def _held_by_its_agent(pool: Pool) -> Iterator[str]:
             yield f"{_task(task)} is in nobody's slots"
         elif agent.incarnation != task.incarnation:
             yield f"{_task(task)} is of incarnation {task.incarnation}, {_agent(agent)} of {agent.incarnation}"
-        elif agent.holds[task.held] != (task.state is TaskState.RUNNING):
+        elif agent.holds[task.held] != (task.state in ACCEPTED_TASK_STATES):
             yield f"{_task(task)} is accepted or not, {_agent(agent)} says the opposite"
         elif agent.liveness not in _PRESENT:
             yield f"{_task(task)} is held by {_agent(agent)}"
@@ -67,12 +75,26 @@ def _columns_fit_the_state(pool: Pool) -> Iterator[str]:
             yield f"{_task(task)} waits, and has {owner}"
         if (task.state is TaskState.DEFERRED) != (task.until_ms is not None):
             yield f"{_task(task)} has until {task.until_ms}"
-        if task.state in HELD_TASK_STATES and (task.state is TaskState.RUNNING) != (task.started_ms is not None):
+        if task.state in HELD_TASK_STATES and (task.state in ACCEPTED_TASK_STATES) != (task.started_ms is not None):
             yield f"{_task(task)} started at {task.started_ms}"
         if (task.state is TaskState.SUCCEEDED) != (task.result is not None):
             yield f"{_task(task)} has result {task.result!r}"
         if task.state is TaskState.SUCCEEDED and task.error is not None:
             yield f"{_task(task)} has {task.error}"
+
+
+def _dialogues_fit_the_state(pool: Pool) -> Iterator[str]:
+    """A task waits for input exactly while the question of its current attempt is open, and is answered once."""
+    for task in pool.tasks.values():
+        dialogue = task.dialogue
+        if (task.state is TaskState.WAITING_INPUT) != (dialogue is not None and dialogue.is_open):
+            yield f"{_task(task)} has {dialogue}"
+        if dialogue is None:
+            continue
+        if task.state not in ACCEPTED_TASK_STATES or dialogue.attempt != task.attempt:
+            yield f"{_task(task)} is asked for another attempt: {dialogue}"
+        if dialogue.is_open and dialogue.answer is not UNSET:
+            yield f"{_task(task)} waits for an answer that it has: {dialogue}"
 
 
 def _budgets_hold(pool: Pool) -> Iterator[str]:
@@ -140,7 +162,7 @@ def _timers_fit_the_states(pool: Pool) -> Iterator[str]:
         ):
             if needed and not pool.timers.is_set(clock, agent.agent_id):
                 yield f"no {clock.name} for {_agent(agent)}"
-    rides = bool(pool.lazy) or (bool(pool.dirty) and not pool.is_urgent)
+    rides = bool(pool.lazy) or (bool(pool.dirty or pool.dirty_dialogues) and not pool.is_urgent)
     if rides and not pool.timers.is_set(Clock.FLUSH, ""):
         yield "what waits for a ride has no flush"
 
@@ -156,6 +178,8 @@ def _task_timers(task: Task) -> Iterator[tuple[Clock, str]]:
         yield (Clock.RUN_LIMIT, task.task_id)
     if task.state is TaskState.RUNNING and task.progress_timeout_ms is not None:
         yield (Clock.PROGRESS_LIMIT, task.task_id)
+    if task.dialogue is not None and task.dialogue.answer is not UNSET:
+        yield (Clock.ANSWER, task.task_id)
 
 
 def _counts_match(pool: Pool) -> Iterator[str]:
@@ -233,6 +257,7 @@ def _window_is_bounded(pool: Pool) -> Iterator[str]:
 _RULES: Final[tuple[Callable[[Pool], Iterator[str]], ...]] = (
     _held_by_its_agent,
     _columns_fit_the_state,
+    _dialogues_fit_the_state,
     _budgets_hold,
     _queued_in_one_lane,
     _index_is_complete,

@@ -13,7 +13,7 @@ from callboard.orchestrator.core.model import Agent, Held
 from callboard.orchestrator.core.moves import end_attempt
 from callboard.orchestrator.core.pool import Pool
 from callboard.schemas.tasks import AttemptRef
-from callboard.schemas.vocabulary import Outcome, TaskState
+from callboard.schemas.vocabulary import ACCEPTED_TASK_STATES, Outcome, TaskState
 
 LISTINGS_TO_CRASH = 2
 
@@ -37,7 +37,7 @@ def reconcile(pool: Pool, agent: Agent, listed: list[Held], now_ms: int) -> None
         task = current(pool, agent.agent_id, held)
         if task is None:
             holds.give_back(pool, agent, held)
-        elif task.state is TaskState.RUNNING:
+        elif task.state in ACCEPTED_TASK_STATES:
             task.missed_listings += 1
             if task.missed_listings >= LISTINGS_TO_CRASH:
                 end_attempt(pool, task, Outcome.CRASHED, now_ms, reason="unlisted")

@@ -8,12 +8,25 @@ being decided.
 from collections.abc import Callable
 from typing import Any, Final
 
-from callboard.orchestrator.core import attempts, health, holds, liveness, operators, pausing, reports, tasks, window
+from callboard.orchestrator.core import (
+    attempts,
+    dialogues,
+    health,
+    holds,
+    liveness,
+    operators,
+    pausing,
+    reports,
+    tasks,
+    window,
+)
 from callboard.orchestrator.core.effects import Batch, Effect, ReadWindow
 from callboard.orchestrator.core.events import (
     AgentLeft,
     AgentRegistered,
     AgentSpawned,
+    AnswerDelivered,
+    AnswerGiven,
     BatchCommitted,
     CancelRequested,
     CompletionRequested,
@@ -27,6 +40,7 @@ from callboard.orchestrator.core.events import (
     OfferUnsendable,
     PoolPauseRequested,
     ProgressReported,
+    QuestionAsked,
     ResultReported,
     ResumeRequested,
     ShutdownRequested,
@@ -47,6 +61,7 @@ HANDLERS: Final[dict[type[Any], Callable[[Pool, Any, int], None]]] = {
     TasksSubmitted: tasks.on_many_submitted,
     CancelRequested: tasks.on_cancel,
     CompletionRequested: tasks.on_completion,
+    AnswerGiven: dialogues.on_answer,
     AgentSpawned: liveness.on_spawned,
     SpawnAbandoned: liveness.on_spawn_abandoned,
     AgentRegistered: liveness.on_registered,
@@ -55,6 +70,8 @@ HANDLERS: Final[dict[type[Any], Callable[[Pool, Any, int], None]]] = {
     ResultReported: reports.on_result,
     FailureReported: reports.on_failure,
     ProgressReported: attempts.on_progress,
+    QuestionAsked: dialogues.on_asked,
+    AnswerDelivered: dialogues.on_delivered,
     OfferAnswered: attempts.on_offer_answered,
     OfferUndeliverable: attempts.on_offer_undeliverable,
     OfferUnsendable: attempts.on_offer_unsendable,
@@ -147,7 +164,7 @@ class Machine:
             if not task.state.is_final:
                 pool.touch_lazily(task)
         pool.lazy.clear()
-        pool.is_urgent = pool.is_urgent or bool(pool.dirty)
+        pool.is_urgent = pool.is_urgent or bool(pool.dirty or pool.dirty_dialogues)
 
     def _committed(self, event: BatchCommitted, now_ms: int) -> None:
         pool = self.pool
@@ -192,6 +209,7 @@ _TASK_CLOCKS: Final[dict[Clock, Callable[[Pool, Any, int], None]]] = {
     Clock.RUN_LIMIT: lambda pool, task, now_ms: attempts.on_limit(pool, task, Clock.RUN_LIMIT, now_ms),
     Clock.PROGRESS_LIMIT: lambda pool, task, now_ms: attempts.on_limit(pool, task, Clock.PROGRESS_LIMIT, now_ms),
     Clock.OFFER: attempts.on_offer_unanswered,
+    Clock.ANSWER: dialogues.on_unacknowledged,
 }
 _AGENT_CLOCKS: Final[dict[Clock, Callable[[Pool, Any, int], None]]] = {
     Clock.LIVENESS: liveness.on_silence,

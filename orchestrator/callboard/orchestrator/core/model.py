@@ -4,6 +4,7 @@ Instants (`*_ms` without a duration's name) are milliseconds since the Unix epoc
 """
 
 import msgspec
+from msgspec import UNSET, Raw, UnsetType
 
 from callboard.orchestrator.core.labels import LabelTest
 from callboard.schemas.labels import LabelValue
@@ -32,6 +33,23 @@ class EndedAttempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     error: TaskError | None = None
     scores: tuple[AgentScore, ...] = ()
     """The best scores of the decision that placed it."""
+
+
+class Dialogue(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the attempt in hand asked last, as it is kept with its task until the attempt ends.
+
+    `prompt` and `data` are the question, `answer` is its answer until the agent has acknowledged it. `waited_ms` is for
+    how long the attempt waited, less the time since `asked_ms` while the question is open.
+    """
+
+    attempt: int
+    query: int
+    asked_ms: int
+    prompt: str
+    data: Raw | UnsetType = UNSET
+    is_open: bool = True
+    answer: Raw | UnsetType = UNSET
+    waited_ms: int = 0
 
 
 class Needs(msgspec.Struct, frozen=True):
@@ -82,6 +100,7 @@ class Task(msgspec.Struct, kw_only=True):
     crashed_on: tuple[str, ...] = ()
     progress: bytes | None = None
     last_end: EndedAttempt | None = None
+    dialogue: Dialogue | None = None
 
     scores: tuple[AgentScore, ...] = ()
     """The best scores of the decision that placed the current attempt; a new owner does not know them."""
@@ -104,6 +123,12 @@ class Task(msgspec.Struct, kw_only=True):
     def order(self) -> tuple[int, int, str]:
         """The protocol's order: priority class, then time, then task id; the smallest is first."""
         return (-self.priority.rank, self.order_ms, self.task_id)
+
+    def waited_ms(self, now_ms: int) -> int:
+        """For how long the attempt in hand waited for answers: time that it did not work."""
+        if self.dialogue is None:
+            return 0
+        return self.dialogue.waited_ms + (max(now_ms - self.dialogue.asked_ms, 0) if self.dialogue.is_open else 0)
 
     @property
     def held(self) -> Held:

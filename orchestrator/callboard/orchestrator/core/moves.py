@@ -1,7 +1,7 @@
 """The only place that changes a task's state: along the table, with its clocks, its place and its event.
 
-Leaving a state stops its clocks; entering one starts them. An attempt ends when its task leaves `assigned` and
-`running`, and never revives.
+Leaving a state stops its clocks; entering one starts them. An attempt ends when its task leaves `assigned`,
+`running` and `waiting_input`, and never revives.
 """
 
 from callboard.orchestrator.core import health
@@ -58,7 +58,7 @@ def move(
     elif task.state is TaskState.DEFERRED:
         pool.timers.clear(Clock.DEFERRAL, task.task_id)
     pool.timers.clear(Clock.OFFER, task.task_id)
-    if target not in HELD_TASK_STATES:
+    if target not in HELD_TASK_STATES or target is TaskState.WAITING_INPUT:
         pool.timers.clear(Clock.RUN_LIMIT, task.task_id)
         pool.timers.clear(Clock.PROGRESS_LIMIT, task.task_id)
     pool.counts[task.state] -= 1
@@ -105,7 +105,7 @@ def end_attempt(
             agent_id,
             task.needs.type,
             succeeded=outcome is Outcome.SUCCEEDED,
-            run_ms=max(now_ms - task.started_ms, 0),
+            run_ms=max(now_ms - task.started_ms - task.waited_ms(now_ms), 0),
         )
     health.note(pool, agent_id, outcome, error, now_ms)
     what = what or move_after(task, outcome, error, pool.settings)
@@ -116,6 +116,8 @@ def end_attempt(
         reason = DeferralReason.BACKOFF
     task.error = error if what is not Move.SUCCEEDED else None
     move(pool, task, what, now_ms, reason=reason, until_ms=until_ms, outcome=outcome)
+    if task.dialogue is not None:
+        _end_dialogue(pool, task)
     ended = EndedAttempt(
         attempt=task.attempt,
         agent_id=agent_id,
@@ -134,6 +136,13 @@ def end_attempt(
     if not task.state.is_final:
         task.agent_id = task.incarnation = task.assigned_ms = task.started_ms = None
     return ended
+
+
+def _end_dialogue(pool: Pool, task: Task) -> None:
+    """Whatever was asked, nobody waits for the answer any more."""
+    task.dialogue = None
+    pool.dirty_dialogues[task.task_id] = None
+    pool.timers.clear(Clock.ANSWER, task.task_id)
 
 
 def _announcement(pool: Pool, task: Task, now_ms: int, outcome: Outcome | None) -> PublishTask:
@@ -157,6 +166,8 @@ def _announcement(pool: Pool, task: Task, now_ms: int, outcome: Outcome | None) 
         task.task_id,
         task.priority,
         queued_ms=max(now_ms - task.order_ms, 0) if task.state is TaskState.ASSIGNED else None,
-        run_ms=max(now_ms - task.started_ms, 0) if outcome is not None and task.started_ms is not None else None,
+        run_ms=max(now_ms - task.started_ms - task.waited_ms(now_ms), 0)
+        if outcome is not None and task.started_ms is not None
+        else None,
         total_ms=max(now_ms - task.created_ms, 0) if is_final else None,
     )

@@ -13,7 +13,7 @@ from callboard.orchestrator.core.dice import Dice
 from callboard.orchestrator.core.effects import Answer, Effect, Refuse
 from callboard.orchestrator.core.events import Ticket
 from callboard.orchestrator.core.lanes import Lane
-from callboard.orchestrator.core.model import Agent, Task
+from callboard.orchestrator.core.model import Agent, Dialogue, Task
 from callboard.orchestrator.core.performance import Performance
 from callboard.orchestrator.core.placement import Placer
 from callboard.orchestrator.core.queue import Queue
@@ -73,6 +73,8 @@ class Pool:
         """Tasks with new progress only: written at the next flush."""
         self.dirty_agents: dict[str, Agent] = {}
         self.forgotten_agents: set[str] = set()
+        self.dirty_dialogues: dict[str, Dialogue | None] = {}
+        """What was asked, answered or ended (`None`) since the last batch, by task."""
         self.dirty_pauses: dict[str, bool] = {}
         """What was paused (true) or resumed (false) since the last batch."""
         self.ending: dict[int, list[Task]] = {}

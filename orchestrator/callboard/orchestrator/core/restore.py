@@ -1,20 +1,21 @@
 """A new owner's start: the committed state of the pool becomes memory again.
 
-Attempts that were offered are offered again, the same; what runs is left to run. No lease or limit of a held attempt
+Attempts that were offered are offered again, the same; what runs is left to run; an answer that its agent has not
+acknowledged is sent again. No lease or limit of a held attempt
 runs out before its agent had a full lease to be heard. Of what waits only the first of each lane is taken in: the
 window reads the rest when it is wanted.
 """
 
-from callboard.orchestrator.core import holds, window
+from callboard.orchestrator.core import dialogues, holds, window
 from callboard.orchestrator.core.attempts import offer, watch_limits
 from callboard.orchestrator.core.changes import AgentRow, Snapshot, StoredTask
 from callboard.orchestrator.core.liveness import watch
 from callboard.orchestrator.core.machine import Machine
-from callboard.orchestrator.core.model import Agent
+from callboard.orchestrator.core.model import Agent, Dialogue
 from callboard.orchestrator.core.pool import Pool
 from callboard.orchestrator.core.specs import stored_task
 from callboard.orchestrator.core.timers import Clock
-from callboard.schemas.vocabulary import WAITING_TASK_STATES, AgentState, TaskState
+from callboard.schemas.vocabulary import ACCEPTED_TASK_STATES, WAITING_TASK_STATES, AgentState, TaskState
 
 
 def restore(machine: Machine, snapshot: Snapshot, now_ms: int) -> None:
@@ -32,7 +33,7 @@ def restore(machine: Machine, snapshot: Snapshot, now_ms: int) -> None:
             watch(pool, agent)
     _restore_counts(pool, snapshot)
     for stored in snapshot.held:
-        _restore_attempt(pool, stored, now_ms)
+        _restore_attempt(pool, stored, snapshot.dialogues.get(stored.columns.task_id), now_ms)
     for hold in snapshot.key_holds:
         holder = pool.agents.get(hold.agent_id)
         if holder is not None:
@@ -97,14 +98,17 @@ def _restore_heads(pool: Pool, heads: list[StoredTask], now_ms: int) -> None:
             lane.note_absent(task.place)
 
 
-def _restore_attempt(pool: Pool, stored: StoredTask, now_ms: int) -> None:
+def _restore_attempt(pool: Pool, stored: StoredTask, dialogue: Dialogue | None, now_ms: int) -> None:
     task = stored_task(stored)
+    task.dialogue = dialogue
     pool.tasks[task.task_id] = task
     pool.watch_deadline(task)
     agent = pool.agent_of(task)
     if agent is not None:
-        holds.take(pool, agent, task, accepted=task.state is TaskState.RUNNING)
+        holds.take(pool, agent, task, accepted=task.state in ACCEPTED_TASK_STATES)
+    if task.state is TaskState.ASSIGNED:
+        offer(pool, task, now_ms)
+        return
     if task.state is TaskState.RUNNING:
         watch_limits(pool, task, now_ms)
-    else:
-        offer(pool, task, now_ms)
+    dialogues.send_answer(pool, task, now_ms)

@@ -1,7 +1,7 @@
 """Turning what was decided into one batch: coalesced rows, guarded by what the batch before wrote."""
 
 from callboard.orchestrator.core import holds
-from callboard.orchestrator.core.changes import AgentRow, Changes, Ending, TaskChange, TaskColumns
+from callboard.orchestrator.core.changes import AgentRow, Changes, Ending, TaskChange, TaskColumns, TaskDialogue
 from callboard.orchestrator.core.effects import Answer, Batch, Effect, SendOffer
 from callboard.orchestrator.core.model import Agent, Task
 from callboard.orchestrator.core.pool import Pool, Submission
@@ -54,11 +54,13 @@ def _changes(pool: Pool) -> Changes:
         forgotten_agents=tuple(pool.forgotten_agents),
         pauses=tuple(what for what, paused in pool.dirty_pauses.items() if paused),
         resumes=tuple(what for what, paused in pool.dirty_pauses.items() if not paused),
+        dialogues=tuple(TaskDialogue(*item) for item in pool.dirty_dialogues.items()),
         kept_holds=holds.lingering(pool),
         dropped_holds=tuple(pool.dropped_holds),
     )
     pool.dropped_holds.clear()
     pool.dirty_pauses.clear()
+    pool.dirty_dialogues.clear()
     pool.dirty.clear()
     pool.dirty_agents.clear()
     pool.forgotten_agents.clear()

@@ -23,10 +23,18 @@ class Clock(IntEnum):
     PROBE = 9
     FLUSH = 10
     AGENDA = 11
+    ANSWER = 12
 
 
 AGENT_CLOCKS: Final = (Clock.LIVENESS, Clock.SKIP, Clock.GRACE, Clock.FORGET, Clock.PROBE)
-TASK_CLOCKS: Final = (Clock.DEFERRAL, Clock.DEADLINE, Clock.RUN_LIMIT, Clock.PROGRESS_LIMIT, Clock.OFFER)
+TASK_CLOCKS: Final = (
+    Clock.DEFERRAL,
+    Clock.DEADLINE,
+    Clock.RUN_LIMIT,
+    Clock.PROGRESS_LIMIT,
+    Clock.OFFER,
+    Clock.ANSWER,
+)
 
 Key = tuple[Clock, str]
 

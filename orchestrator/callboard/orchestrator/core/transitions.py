@@ -19,6 +19,8 @@ class Move(StrEnum):
 
     ASSIGNED = "assigned"
     ACCEPTED = "accepted"
+    ASKED = "asked"
+    ANSWERED = "answered"
     SUCCEEDED = "succeeded"
     COMPLETED = "completed"
     ADOPTED = "adopted"
@@ -47,12 +49,14 @@ _HELD: Final = {
     Move.CANCELLED: S.CANCELLED,
     Move.EXPIRED: S.EXPIRED,
 }
+_RUNNING: Final = {Move.ASKED: S.WAITING_INPUT, **_HELD}
 
 TASK_MOVES: Final[dict[TaskState, dict[Move, TaskState]]] = {
     S.QUEUED: {Move.ASSIGNED: S.ASSIGNED, **_WAITING},
     S.DEFERRED: {Move.DUE: S.QUEUED, **_WAITING},
-    S.ASSIGNED: {Move.ACCEPTED: S.RUNNING, **_HELD},
-    S.RUNNING: _HELD,
+    S.ASSIGNED: {Move.ACCEPTED: S.RUNNING, **_RUNNING},
+    S.RUNNING: _RUNNING,
+    S.WAITING_INPUT: {Move.ANSWERED: S.RUNNING, **_HELD},
     S.SUCCEEDED: {},
     S.FAILED: {},
     S.CANCELLED: {},

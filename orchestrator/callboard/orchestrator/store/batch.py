@@ -268,6 +268,23 @@ resumed AS (
 )""",
 )
 
+KEPT_DIALOGUES: Final = Part(
+    (("task_id", "uuid"), ("body", "bytea")),
+    """
+asked AS (
+    INSERT INTO task_dialogue (pool, task_id, body) SELECT lease.pool, x.task_id, x.body FROM lease, {rows}
+    ON CONFLICT (pool, task_id) DO UPDATE SET body = excluded.body
+)""",
+)
+
+ENDED_DIALOGUES: Final = Part(
+    (("task_id", "uuid"),),
+    """
+unasked AS (
+    DELETE FROM task_dialogue d USING lease WHERE d.pool = lease.pool AND d.task_id = ANY({ids})
+)""",
+)
+
 _HOLD: Final = (("agent_id", "text"), ("task_id", "uuid"), ("attempt", "bigint"), ("key", "text"))
 
 KEPT_HOLDS: Final = Part(

@@ -67,6 +67,11 @@ def rows_of(changes: Changes) -> Rows:
         (batch.FORGOTTEN_AGENTS, [(agent_id,) for agent_id in changes.forgotten_agents if agent_id not in present]),
         (batch.PAUSES, [(what,) for what in changes.pauses]),
         (batch.RESUMES, [(what,) for what in changes.resumes]),
+        (
+            batch.KEPT_DIALOGUES,
+            [(row.task_id, _json.encode(row.dialogue)) for row in changes.dialogues if row.dialogue is not None],
+        ),
+        (batch.ENDED_DIALOGUES, [(row.task_id,) for row in changes.dialogues if row.dialogue is None]),
         (batch.KEPT_HOLDS, changes.kept_holds),
         (batch.DROPPED_HOLDS, [hold[:-1] for hold in changes.dropped_holds]),
     )
@@ -89,6 +94,7 @@ def halves(changes: Changes) -> Sequence[Changes]:
     items += [Changes(forgotten_agents=(name,)) for name in changes.forgotten_agents if name not in present]
     items += [Changes(pauses=(what,)) for what in changes.pauses]
     items += [Changes(resumes=(what,)) for what in changes.resumes]
+    items += [Changes(dialogues=(row,)) for row in changes.dialogues]
     items += [Changes(kept_holds=(hold,)) for hold in changes.kept_holds]
     items += [Changes(dropped_holds=(hold,)) for hold in changes.dropped_holds]
     middle = len(items) // 2
@@ -103,6 +109,7 @@ def _joined(items: Iterable[Changes]) -> Changes:
         forgotten_agents=tuple(name for item in items for name in item.forgotten_agents),
         pauses=tuple(what for item in items for what in item.pauses),
         resumes=tuple(what for item in items for what in item.resumes),
+        dialogues=tuple(row for item in items for row in item.dialogues),
         kept_holds=tuple(hold for item in items for hold in item.kept_holds),
         dropped_holds=tuple(hold for item in items for hold in item.dropped_holds),
     )

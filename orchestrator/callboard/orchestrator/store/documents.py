@@ -8,10 +8,10 @@ from typing import Annotated, Final
 
 import msgspec
 
-from callboard.orchestrator.core.model import EndedAttempt
+from callboard.orchestrator.core.model import Dialogue, EndedAttempt
 from callboard.schemas.errors import InvalidRequestError
 from callboard.schemas.names import MAX_INTEGER, TASK_ID_PATTERN
-from callboard.schemas.tasks import AttemptRecord, Progress, TaskDocument, TaskError, TaskPage, TaskSpec
+from callboard.schemas.tasks import AttemptRecord, Progress, Question, TaskDocument, TaskError, TaskPage, TaskSpec
 from callboard.schemas.times import to_instant, to_instant_or_none
 from callboard.schemas.vocabulary import HELD_TASK_STATES, TaskPriority, TaskState
 
@@ -21,6 +21,7 @@ _PRIORITIES: Final = tuple(TaskPriority)
 _spec = msgspec.json.Decoder(TaskSpec)
 _progress = msgspec.json.Decoder(Progress)
 _error = msgspec.json.Decoder(TaskError)
+_dialogue = msgspec.json.Decoder(Dialogue)
 _ended = msgspec.json.Decoder(EndedAttempt)
 
 
@@ -49,6 +50,7 @@ class TaskRow(msgspec.Struct, kw_only=True):
     payload: bytes | None = None
     result: bytes | None = None
     attempts: tuple[EndedAttempt, ...] | None = None
+    dialogue: bytes | None = None
 
 
 def document_of(row: TaskRow) -> TaskDocument:
@@ -90,6 +92,7 @@ def document_of(row: TaskRow) -> TaskDocument:
         reason=row.reason,
         until=to_instant_or_none(row.until_ms),
         progress=_progress_of(row.progress, is_summary=is_summary),
+        question=None if row.dialogue is None else _question_of(_dialogue.decode(row.dialogue)),
         result=msgspec.UNSET if row.result is None else msgspec.Raw(row.result),
         error=None if row.error is None else _error.decode(row.error),
         retry_of=row.retry_of,
@@ -107,6 +110,15 @@ def _progress_of(data: bytes | None, *, is_summary: bool) -> Progress | None:
         return None
     progress = _progress.decode(data)
     return msgspec.structs.replace(progress, data=msgspec.UNSET) if is_summary else progress
+
+
+def _question_of(dialogue: Dialogue) -> Question | None:
+    """The question, while it is open."""
+    if not dialogue.is_open:
+        return None
+    return Question(
+        query=dialogue.query, prompt=dialogue.prompt, data=dialogue.data, asked_at=to_instant(dialogue.asked_ms)
+    )
 
 
 def _attempts_of(row: TaskRow, attempts: tuple[EndedAttempt, ...]) -> list[AttemptRecord]:

@@ -24,11 +24,12 @@ from sqlalchemy import (
 )
 
 from callboard.orchestrator.core.changes import AgentRow, KeyHold, KeyLimit, Snapshot, StoredTask
+from callboard.orchestrator.core.model import Dialogue
 from callboard.orchestrator.store.driver import PgConnection, Record
 from callboard.orchestrator.store.port import LIVE_STATES
 from callboard.orchestrator.store.sql import Query, query
 from callboard.orchestrator.store.stored import COLUMNS, stored_of
-from callboard.orchestrator.store.tables import agent, key_hold, pool_pause, task
+from callboard.orchestrator.store.tables import agent, key_hold, pool_pause, task, task_dialogue
 from callboard.orchestrator.store.waiting import IN_POOL, QUEUED
 from callboard.schemas.labels import LabelValue
 from callboard.schemas.vocabulary import HELD_TASK_STATES, AgentState
@@ -43,6 +44,7 @@ COUNTING_S: Final = 60
 
 _texts = msgspec.json.Decoder(tuple[str, ...])
 _labels = msgspec.json.Decoder(dict[str, LabelValue])
+_dialogue = msgspec.json.Decoder(Dialogue)
 _metadata = msgspec.json.Decoder(dict[str, str])
 
 _HELD: Final = query(
@@ -59,6 +61,11 @@ _KEY_HOLDS: Final = query(
     select(
         key_hold.c.agent_id, cast(key_hold.c.task_id, Text).label("task_id"), key_hold.c.attempt, key_hold.c.key
     ).where(key_hold.c.pool == bindparam("pool"))
+)
+_DIALOGUES: Final = query(
+    select(cast(task_dialogue.c.task_id, Text).label("task_id"), task_dialogue.c.body).where(
+        task_dialogue.c.pool == bindparam("pool")
+    )
 )
 _PAUSES: Final = query(
     select(pool_pause.c.type).where(pool_pause.c.pool == bindparam("pool")).order_by(pool_pause.c.type)
@@ -111,6 +118,7 @@ async def load(pg: PgConnection, pool: str) -> Snapshot:
         limits=sorted(KeyLimit(*row) for row in limits),
         key_holds=sorted(KeyHold(*row) for row in await _KEY_HOLDS.fetch(pg, pool=pool)),
         agents=[_agent(row) for row in await _AGENTS.fetch(pg, pool=pool)],
+        dialogues={row["task_id"]: _dialogue.decode(row["body"]) for row in await _DIALOGUES.fetch(pg, pool=pool)},
         pauses=tuple(row["type"] for row in await _PAUSES.fetch(pg, pool=pool)),
     )
 

@@ -15,6 +15,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
 from msgspec.structs import replace
 
 from callboard.orchestrator.core.changes import (
@@ -26,6 +27,7 @@ from callboard.orchestrator.core.changes import (
     StoredTask,
 )
 from callboard.orchestrator.core.events import Looked
+from callboard.orchestrator.core.model import Dialogue
 from callboard.orchestrator.store.documents import DEFAULT_PAGE, Cursor, document_of, page_of
 from callboard.orchestrator.store.memory_rows import Kept, place_of, stored_of, summary_of, whole_of
 from callboard.orchestrator.store.memory_waiting import Waiting
@@ -39,7 +41,7 @@ from callboard.orchestrator.store.port import (
     Original,
 )
 from callboard.schemas.limits import KEPT_ATTEMPTS
-from callboard.schemas.vocabulary import HELD_TASK_STATES, Durability
+from callboard.schemas.vocabulary import HELD_TASK_STATES, Durability, TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -93,6 +95,7 @@ class MemoryStore:
         self._agents: dict[tuple[str, str], AgentRow] = {}
         self._pauses: set[tuple[str, str]] = set()
         self._key_holds: dict[tuple[str, str, str, int], str] = {}
+        self._dialogues: dict[tuple[str, str], Dialogue] = {}
         self._waiting = Waiting()
 
     async def open(self) -> None:
@@ -178,6 +181,10 @@ class MemoryStore:
             self._agents[pool, row.agent_id] = row
         self._pauses |= {(pool, what) for what in changes.pauses}
         self._pauses -= {(pool, what) for what in changes.resumes}
+        for task_id, dialogue in changes.dialogues:
+            self._dialogues.pop((pool, task_id), None)
+            if dialogue is not None:
+                self._dialogues[pool, task_id] = dialogue
         for hold in changes.dropped_holds:
             self._key_holds.pop((pool, hold.agent_id, hold.task_id, hold.attempt), None)
         for hold in changes.kept_holds:
@@ -237,6 +244,7 @@ class MemoryStore:
             limits=sorted(KeyLimit(key, limit, tasks) for (key, limit), tasks in limits.items()),
             key_holds=sorted(KeyHold(*place[1:], key) for place, key in self._key_holds.items() if place[0] == pool),
             agents=[self._agents[place] for place in sorted(self._agents) if place[0] == pool],
+            dialogues={task_id: dialogue for (where, task_id), dialogue in self._dialogues.items() if where == pool},
             pauses=tuple(sorted(what for where, what in self._pauses if where == pool)),
         )
 
@@ -282,7 +290,7 @@ class MemoryStore:
     async def documents(self, pool: str, task_ids: list[str]) -> dict[str, TaskDocument]:
         """Documents of several tasks; missing ones are left out."""
         found = {task_id: kept for task_id in task_ids if (kept := self._find(pool, task_id)) is not None}
-        return {task_id: document_of(whole_of(kept)) for task_id, kept in found.items()}
+        return {task_id: self._document(kept) for task_id, kept in found.items()}
 
     async def page(self, pool: str, query: ListTasks) -> TaskPage:
         """A page of tasks, the newest first by creation.
@@ -318,8 +326,7 @@ class MemoryStore:
         kept = self._find(pool, task_id)
         if kept is None:
             return None
-        document = document_of(whole_of(kept))
-        return Original(task_id=task_id, document=document, spec=kept.new.spec, payload=kept.new.payload)
+        return Original(task_id=task_id, document=self._document(kept), spec=kept.new.spec, payload=kept.new.payload)
 
     async def maintain(self, *, retention_days: int) -> None:
         """Forget what is past its retention."""
@@ -335,6 +342,13 @@ class MemoryStore:
             for task_id, kept in self._tasks.items()
             if kept.ending is None or kept.ending.finished_ms >= oldest_ms
         }
+
+    def _document(self, kept: Kept) -> TaskDocument:
+        row = whole_of(kept)
+        dialogue = self._dialogues.get((kept.pool, kept.new.task_id))
+        if dialogue is not None and kept.columns.state is TaskState.WAITING_INPUT:
+            row.dialogue = msgspec.json.encode(dialogue)
+        return document_of(row)
 
     def _find(self, pool: str, task_id: str) -> Kept | None:
         kept = self._tasks.get(task_id)

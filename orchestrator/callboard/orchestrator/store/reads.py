@@ -11,7 +11,20 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import BigInteger, LargeBinary, Text, Uuid, bindparam, cast, null, select, tuple_, union_all
+from sqlalchemy import (
+    BigInteger,
+    LargeBinary,
+    Text,
+    Uuid,
+    bindparam,
+    case,
+    cast,
+    literal_column,
+    null,
+    select,
+    tuple_,
+    union_all,
+)
 
 from callboard.orchestrator.core.events import Looked
 from callboard.orchestrator.store.documents import DEFAULT_PAGE, Cursor, TaskRow, document_of, ended_of, page_of
@@ -19,7 +32,7 @@ from callboard.orchestrator.store.driver import PgConnection
 from callboard.orchestrator.store.port import KeyHolder, OfferContent, Original
 from callboard.orchestrator.store.sql import Query, among, in_pool, query
 from callboard.orchestrator.store.stored import COLUMNS, NO_COLUMNS, stored_of
-from callboard.orchestrator.store.tables import task, task_history, task_key
+from callboard.orchestrator.store.tables import task, task_dialogue, task_history, task_key
 from callboard.schemas.tasks import TaskPage
 from callboard.schemas.vocabulary import TaskState
 
@@ -34,6 +47,17 @@ _SHARED: Final = (
     *("type", "priority", "state", "version", "attempt", "agent_id", "incarnation", "created_ms", "started_ms"),
     *("updated_ms", "reason", "spec", "progress"),
 )
+
+
+_DIALOGUE: Final = case(
+    (
+        task.c.state == literal_column(f"'{TaskState.WAITING_INPUT}'"),
+        select(task_dialogue.c.body)
+        .where(task_dialogue.c.pool == task.c.pool, task_dialogue.c.task_id == task.c.id)
+        .scalar_subquery(),
+    )
+)
+"""What a task waits for; nothing is looked for when it does not."""
 
 
 def _summary(table: Table) -> list[ColumnElement[Any]]:
@@ -53,7 +77,14 @@ def _summary(table: Table) -> list[ColumnElement[Any]]:
 def _whole(table: Table) -> Select[*tuple[Any, ...]]:
     """All columns of a `TaskRow`, for the tasks `ids` of `pool`."""
     result = _NO_BYTES if table is task else task_history.c.result
-    columns = [*_summary(table), table.c.payload, table.c.attempts, result.label("result")]
+    dialogue = _DIALOGUE if table is task else _NO_BYTES
+    columns = [
+        *_summary(table),
+        table.c.payload,
+        table.c.attempts,
+        result.label("result"),
+        dialogue.label("dialogue"),
+    ]
     return select(*columns).where(in_pool(table.c.pool), among(table.c.id, "ids"))
 
 

@@ -4,8 +4,8 @@ Rules:
 - `task` holds live tasks only, so that the hot table stays small; a final one moves to `task_history`, partitioned by
   the day (UTC) of its end.
 - `*_ms` are milliseconds since the Unix epoch. States are the protocol's words.
-- Specifications, payloads, results, progress, scores and errors are bytes of UTF-8 JSON; `jsonb` would refuse an
-  escaped NUL.
+- Specifications, payloads, results, progress, scores, dialogues and errors are bytes of UTF-8 JSON; `jsonb` would
+  refuse an escaped NUL.
 - `epoch` and `batch` name the batch that wrote a row last: so a repeated commit can tell what it did the first time.
 """
 
@@ -25,7 +25,7 @@ from sqlalchemy import (
     Uuid,
 )
 
-SCHEMA_REVISION: Final = "0003"
+SCHEMA_REVISION: Final = "0004"
 """The migration that this version needs."""
 
 metadata: Final = MetaData()
@@ -153,3 +153,13 @@ key_hold: Final = Table(
     _required("key", Text),
 )
 """Attempts that are over and still count for their concurrency key."""
+
+task_dialogue: Final = Table(
+    "task_dialogue",
+    metadata,
+    _required("pool", Text, key=True),
+    _required("task_id", Uuid(as_uuid=False), key=True),
+    _required("body", LargeBinary),
+)
+"""What the attempts in hand asked last, of the few that ask anything: apart from `task`, whose rows are written all the
+time."""
