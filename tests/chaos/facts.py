@@ -32,7 +32,7 @@ from tests.chaos.history import (
 )
 
 FINAL: Final = frozenset({"succeeded", "failed", "cancelled", "expired", "quarantined"})
-HELD: Final = frozenset({"assigned", "running"})
+HELD: Final = frozenset({"assigned", "running", "waiting_input"})
 
 AttemptOf = tuple[str, int]
 Life = tuple[str, str]

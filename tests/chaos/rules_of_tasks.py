@@ -16,8 +16,9 @@ Stories = Iterator[str]
 MOVES: Final[dict[str, frozenset[str]]] = {
     "queued": frozenset({"assigned", "succeeded", "cancelled", "expired"}),
     "deferred": frozenset({"queued", "succeeded", "cancelled", "expired"}),
-    "assigned": frozenset({"running", "queued", "deferred", *FINAL}),
-    "running": frozenset({"queued", "deferred", *FINAL}),
+    "assigned": frozenset({"running", "waiting_input", "queued", "deferred", *FINAL}),
+    "running": frozenset({"waiting_input", "queued", "deferred", *FINAL}),
+    "waiting_input": frozenset({"running", "queued", "deferred", *FINAL}),
     **dict.fromkeys(FINAL, frozenset[str]()),
 }
 """Written down from the protocol's pages once more, by hand: an oracle must not be what it judges."""

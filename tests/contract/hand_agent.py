@@ -41,6 +41,8 @@ class HandAgent:
         self.told_to_cancel: list[Json] = []
         """What heartbeats' answers listed in `cancel`."""
         self.told_to_drain = False
+        self.unanswered: set[str] = set()
+        """Verbs that are heard and not answered."""
         self._offers: asyncio.Queue[Json] = asyncio.Queue()
         self._news = asyncio.Condition()
         self._known: dict[tuple[str, int], Json | bytes | None] = {}
@@ -173,7 +175,7 @@ class HandAgent:
                 self.running.append(held(body))
             if is_new:
                 self._offers.put_nowait(body)
-        if answer is not None:
+        if answer is not None and verb not in self.unanswered:
             data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
             await self.wire.nats.publish(message.reply, data, headers=self.answer_headers)
         async with self._news:

@@ -38,6 +38,7 @@ VALID: Final[dict[str, Json]] = {
     "tasks.wait": {"task_id": NO_TASK, "timeout_ms": 0},
     "tasks.wait_many": {"task_ids": [NO_TASK], "timeout_ms": 0},
     "tasks.cancel": {"task_id": NO_TASK, "reason": "r"},
+    "tasks.answer": {"task_id": NO_TASK, "attempt": 1, "query": 1, "answer": 1},
     "tasks.retry": {"task_id": NO_TASK},
     "tasks.complete": {"task_id": NO_TASK, "result": 1},
     "agents.list": {"state": "online", "capability": "c", "limit": 1},
@@ -65,6 +66,9 @@ VALID: Final[dict[str, Json]] = {
         "task_id": NO_TASK, "attempt": 1, "incarnation": INCARNATION,
         "error": {"message": "m", "type": "t", "retryable": True, "retry_after_ms": 1},
     },
+    "agent.stranger.query": {
+        "task_id": NO_TASK, "attempt": 1, "incarnation": INCARNATION, "query": 1, "prompt": "p", "data": 1,
+    },
     "agent.stranger.leave": {"incarnation": INCARNATION, "reason": "r"},
 }  # fmt: skip
 """Every request with every field of its that this version takes."""
@@ -73,6 +77,7 @@ REQUIRED: Final = {
     "tasks.wait": ["task_id", "timeout_ms"],
     "tasks.wait_many": ["task_ids", "timeout_ms"],
     "tasks.cancel": ["task_id"],
+    "tasks.answer": ["task_id"],
     "tasks.retry": ["task_id"],
     "tasks.complete": ["task_id"],
     "agents.get": ["agent_id"],
@@ -85,6 +90,7 @@ REQUIRED: Final = {
     "agent.stranger.complete": ["task_id", "attempt", "incarnation"],
     "agent.stranger.report_many": ["incarnation", "reports"],
     "agent.stranger.fail": ["task_id", "attempt", "incarnation", "error"],
+    "agent.stranger.query": ["task_id", "attempt", "incarnation", "query", "prompt"],
     "agent.stranger.leave": ["incarnation"],
 }
 NOT_JSON: Final = {
@@ -118,6 +124,8 @@ NOT_NUMBERS: Final = [
     '"1"', "true", "[]", "{}", "-1", "NaN", "Infinity", "-Infinity", "1e999", "9223372036854775808", "1" * 400,
 ]  # fmt: skip
 NOT_INTEGERS: Final = [*NOT_NUMBERS, "1.5", "9007199254740993"]
+NOT_NUMBERED: Final = [*NOT_INTEGERS, "0"]
+NOT_VALUES: Final = ["NaN", "[-Infinity]", "1e999", '"\\ud800"', "[" * 33 + "]" * 33]
 NOT_FLAGS: Final = ['"true"', "1", "[]"]
 NOT_LISTS: Final = ['"c"', "1", "{}"]
 NOT_OBJECTS: Final = ['"c"', "1", "[]", "true"]
@@ -169,18 +177,18 @@ BAD: Final[dict[tuple[str, str], list[str]]] = {
 }  # fmt: skip
 BY_FIELD: Final = {
     **dict.fromkeys(("type", "role", "agent_id", "capability"), NOT_NAMES),
-    **dict.fromkeys(("description", "reason", "version"), NOT_TEXT),
+    **dict.fromkeys(("description", "reason", "version", "prompt"), NOT_TEXT),
     **dict.fromkeys(("priority", "strategy", "on_unsatisfiable", "state"), NOT_CHOICES),
     **dict.fromkeys(("delay_ms", "grace_ms", "seq", "limit"), NOT_INTEGERS),
     "draining": NOT_FLAGS,
-    "attempt": [*NOT_INTEGERS, "0"],
+    **dict.fromkeys(("attempt", "query"), NOT_NUMBERED),
     "capabilities": [*NOT_LISTS, "[1]", '["a b"]', '[""]', '["a", null]'],
     "labels": [*NOT_OBJECTS, '{"a b": 1}', '{"a": []}', '{"a": null}', '{"a": NaN}', '{"a": 1e999}'],
     "metadata": [*NOT_OBJECTS, '{"a": 1}', '{"a": "\\u0000"}'],
     "running": BAD_RUNNING,
     "task_id": NOT_TASK_IDS,
     "incarnation": NOT_INCARNATIONS,
-    "result": ["NaN", "[-Infinity]", "1e999", '"\\ud800"', "[" * 33 + "]" * 33],
+    **dict.fromkeys(("result", "answer", "data"), NOT_VALUES),
 }
 FIELDS: Final = sorted(
     {(verb, name) for verb, fields in VALID.items() for name in fields if name in BY_FIELD} | set(BAD)

@@ -233,3 +233,32 @@ async def test_a_stopped_replica_hands_over_and_exits_cleanly(nats_server: Embed
         task_id = (await client.submit("work", 1)).task_id
         assert await first.stop() == 0
         assert (await client.get(task_id)).state is TaskState.QUEUED
+
+
+async def test_a_question_and_its_answer_outlive_the_orchestrator(nats_server: EmbeddedNats, database_url: str) -> None:
+    agent = Agent("asker", slots=1)
+    answers: list[object] = []
+
+    @agent.task("choose")
+    async def choose(ctx: TaskContext) -> object:
+        answers.append(await ctx.ask("a or b?", ["a", "b"]))
+        return answers
+
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(Client.connect(nats_server.url))
+        first = await stack.enter_async_context(replica(nats_server.url, database_url))
+        await agent.start(nats_server.url)
+        stack.push_async_callback(agent.stop)
+        task_id = (await client.submit("choose")).task_id
+        await until_state(client, task_id, TaskState.WAITING_INPUT)
+        await first.kill()
+        second = await stack.enter_async_context(replica(nats_server.url, database_url))
+        question = (await client.get(task_id)).question
+        assert question is not None
+        assert (question.query, question.prompt) == (1, "a or b?")
+        change = await client.answer(task_id, "b")
+        assert (change.state, change.changed) == (TaskState.RUNNING, True)
+        await second.kill()  # whether or not the answer was sent
+        await stack.enter_async_context(replica(nats_server.url, database_url))
+        task = await client.wait(task_id, timeout_s=WITHIN_S)
+        assert (task.state, task.result_value(), task.attempt) == (TaskState.SUCCEEDED, ["b"], 1)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from msgspec.structs import replace
 from tests.support.store_postgres import opened_store
-from tests.support.store_rows import RETENTION_MS, T0, Draft, S, agent_row, as_json, draft, ended_attempt
+from tests.support.store_rows import RETENTION_MS, T0, Draft, S, agent_row, as_json, dialogue, draft, ended_attempt
 
-from callboard.orchestrator.core.changes import AgendaRead, Changes, KeyHold, LaneRead
+from callboard.orchestrator.core.changes import AgendaRead, Changes, KeyHold, LaneRead, TaskDialogue
 from callboard.orchestrator.store.memory import MemoryStore
 from callboard.orchestrator.store.port import FIRST_ID, FencedError, Lease
 from callboard.schemas.tasks import ListTasks, TaskError
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.anyio
 SEEDS = 100
 STEPS = 12
 LEASE_MS = 600_000
-LIVE = (S.QUEUED, S.DEFERRED, S.ASSIGNED, S.RUNNING)
+LIVE = (S.QUEUED, S.DEFERRED, S.ASSIGNED, S.RUNNING, S.WAITING_INPUT)
 KEYS = tuple(f"key-{number}" for number in range(6))
 PLACEMENTS = ("lint|||", "test|||", "test|gpu||")
 CONCURRENCY = (None, None, ("k", 1), ("k", 3), ("ü", 2))
@@ -162,9 +162,17 @@ class Stream:
             forgotten_agents=forgotten,
             pauses=tuple(paused[:cut]),
             resumes=tuple(paused[cut:]),
+            dialogues=self.dialogues(pool),
             kept_holds=kept,
             dropped_holds=self.earlier_holds(pool, kept),
         )
+
+    def dialogues(self, pool: str) -> tuple[TaskDialogue, ...]:
+        """Questions of any task, answered or over; the store keeps what it is told."""
+        rolled = self.random
+        tasks = rolled.sample(self.drafts[pool], min(2, len(self.drafts[pool])))
+        asked = dialogue(query=rolled.randrange(1, 9), is_open=rolled.random() < 0.5)
+        return tuple(TaskDialogue(task.task_id, rolled.choice((None, asked))) for task in tasks)
 
     def holds_of_now(self, pool: str) -> tuple[KeyHold, ...]:
         tasks = self.random.sample(self.drafts[pool], min(2, len(self.drafts[pool])))

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 from tests.support.store_postgres import opened_store
-from tests.support.store_rows import S, agent_row, draft, own
+from tests.support.store_rows import S, agent_row, dialogue, draft, own
 
-from callboard.orchestrator.core.changes import Changes, KeyHold
+from callboard.orchestrator.core.changes import Changes, KeyHold, TaskDialogue
 from callboard.orchestrator.store import loading, reads, waiting
 from callboard.orchestrator.store.batch import TAKE, statement
 from callboard.orchestrator.store.batch_rows import rows_of
@@ -52,6 +52,8 @@ def shapes(size: int) -> list[Changes]:
             agents=tuple(agent_row(f"a-{number}") for number in range(size)),
             forgotten_agents=tuple(f"b-{number}" for number in range(size)),
         ),
+        Changes(dialogues=tuple(TaskDialogue(task.task_id, dialogue()) for task in tasks)),
+        Changes(dialogues=tuple(TaskDialogue(task.task_id, None) for task in tasks)),
         Changes(kept_holds=holds, dropped_holds=tuple(hold._replace(attempt=2) for hold in holds)),
     ]
 
@@ -67,6 +69,7 @@ async def test_plans_cached_when_the_tables_were_empty_hold_after_a_burst(
             await owner.commit(*(draft(key=draft().task_id).insert() for _ in range(500)))
             await owner.commit(*(draft().insert_final() for _ in range(500)))
             await owner.commit(keep=tuple(KeyHold("a", draft().task_id, 1, "key") for _ in range(500)))
+            await owner.commit(asked=tuple(TaskDialogue(draft().task_id, dialogue()) for _ in range(500)))
         for name, arguments in (await prepare(pg)).items():
             plan = [row[0] for row in await pg.fetch(f"EXPLAIN EXECUTE {name}({arguments})")]
             assert not offences(plan), f"{name}:\n" + "\n".join(plan)
@@ -81,9 +84,10 @@ READS = {
     "held": (DISPATCHING, loading._HELD, {"task_state"}),
     "counts": (DISPATCHING, loading._COUNTS, {"task_state"}),
     "limits": (DISPATCHING, loading._LIMITS, {"task_concurrency"}),
+    "dialogues": (DISPATCHING, loading._DIALOGUES, {"task_dialogue_pkey"}),
     "key_holds": (DISPATCHING, loading._KEY_HOLDS, {"key_hold_pkey"}),
     "queued_before": (READING, waiting._QUEUED_BEFORE, {"task_queue"}),
-    "documents": (READING, reads._DOCUMENTS, {"task_pkey", "task_history_default_pkey"}),
+    "documents": (READING, reads._DOCUMENTS, {"task_pkey", "task_history_default_pkey", "task_dialogue_pkey"}),
     "look_up": (READING, reads._LOOK_UP, {"task_pkey", "task_history_default_pkey"}),
 }
 """The reads of a deep queue: under which settings, and along which indexes."""

@@ -65,6 +65,44 @@ CORE: Final = (
         tests=(f"{_UNIT}_outcomes.py",),
         simulated=True,
     ),
+    # Questions and answers.
+    Mutant(
+        safeguard="the number of a question",
+        path=f"{_CORE}/dialogues.py",
+        old="elif dialogue is not None and dialogue.is_open and event.query in {None, dialogue.query}:",
+        new="elif dialogue is not None and dialogue.is_open:",
+        tests=(f"{_UNIT}_dialogues.py",),
+    ),
+    Mutant(
+        safeguard="attempt check on answers",
+        path=f"{_CORE}/dialogues.py",
+        old="if event.attempt is not None and event.attempt != task.attempt:",
+        new="if event.attempt is None and event.attempt != task.attempt:",
+        tests=(f"{_UNIT}_dialogues.py",),
+        simulated=True,
+    ),
+    Mutant(
+        safeguard="an answer is sent until it is acknowledged",
+        path=f"{_CORE}/dialogues.py",
+        old="    if pool.is_committed(task.changed_in):\n        pool.at_once.append(effect)\n",
+        new="",
+        tests=(f"{_UNIT}_dialogues.py",),
+    ),
+    Mutant(
+        safeguard="an answer is sent after the commit",
+        path=f"{_CORE}/dialogues.py",
+        old="        pool.after_commit.append(effect)\n        pool.timers.set(Clock.ANSWER",
+        new="        pool.at_once.append(effect)\n        pool.timers.set(Clock.ANSWER",
+        simulated=True,
+    ),
+    Mutant(
+        safeguard="a new owner knows questions and answers",
+        path=f"{_CORE}/restore.py",
+        old="    task.dialogue = dialogue\n",
+        new="",
+        tests=(f"{_UNIT}_dialogues.py", f"{_UNIT}_restore.py"),
+        simulated=True,
+    ),
     # Nobody is judged by what could not be heard.
     Mutant(
         safeguard="grace before a lease is over",

@@ -8,10 +8,26 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec.structs import replace
 
-from callboard.orchestrator.core.changes import AgentRow, Changes, Ending, KeyHold, NewTask, TaskChange, TaskColumns
-from callboard.orchestrator.core.model import EndedAttempt
+from callboard.orchestrator.core.changes import (
+    AgentRow,
+    Changes,
+    Ending,
+    KeyHold,
+    NewTask,
+    TaskChange,
+    TaskColumns,
+    TaskDialogue,
+)
+from callboard.orchestrator.core.model import Dialogue, EndedAttempt
 from callboard.schemas.tasks import TaskError, TaskSpec
-from callboard.schemas.vocabulary import HELD_TASK_STATES, AgentState, Outcome, TaskPriority, TaskState
+from callboard.schemas.vocabulary import (
+    ACCEPTED_TASK_STATES,
+    HELD_TASK_STATES,
+    AgentState,
+    Outcome,
+    TaskPriority,
+    TaskState,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -67,7 +83,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
             "agent_id": "agent-1" if is_held else None,
             "incarnation": "i-1" if is_held else None,
             "assigned_ms": T0 + attempt if is_held else None,
-            "started_ms": T0 + attempt + 1 if state is S.RUNNING else None,
+            "started_ms": T0 + attempt + 1 if state in ACCEPTED_TASK_STATES else None,
             "until_ms": T0 + 500 if state is S.DEFERRED else None,
             "reason": "backoff" if state is S.DEFERRED else None,
             "updated_ms": before.updated_ms + 1,
@@ -185,6 +201,11 @@ def agent_row(agent_id: str = "agent-1", **fields: Any) -> AgentRow:  # noqa: AN
     return AgentRow(**given)
 
 
+def dialogue(*, attempt: int = 1, **fields: Any) -> Dialogue:  # noqa: ANN401 - fields of any type
+    """An open question."""
+    return Dialogue(**{"attempt": attempt, "query": 1, "asked_ms": T0, "prompt": "ünï?", **fields})
+
+
 class Owner:
     """A lease and the number of its next batch."""
 
@@ -200,10 +221,11 @@ class Owner:
         forget: tuple[str, ...] = (),
         keep: tuple[KeyHold, ...] = (),
         drop: tuple[KeyHold, ...] = (),
+        asked: tuple[TaskDialogue, ...] = (),
     ) -> Committed:
         """Commit the next batch."""
         self.number += 1
-        return await self.again(*tasks, agents=agents, forget=forget, keep=keep, drop=drop)
+        return await self.again(*tasks, agents=agents, forget=forget, keep=keep, drop=drop, asked=asked)
 
     async def again(
         self,
@@ -212,9 +234,17 @@ class Owner:
         forget: tuple[str, ...] = (),
         keep: tuple[KeyHold, ...] = (),
         drop: tuple[KeyHold, ...] = (),
+        asked: tuple[TaskDialogue, ...] = (),
     ) -> Committed:
         """Commit the last batch once more."""
-        changes = Changes(tasks=tasks, agents=agents, forgotten_agents=forget, kept_holds=keep, dropped_holds=drop)
+        changes = Changes(
+            tasks=tasks,
+            agents=agents,
+            forgotten_agents=forget,
+            dialogues=asked,
+            kept_holds=keep,
+            dropped_holds=drop,
+        )
         return await self.store.commit(self.lease, self.number, changes, lease_ms=LEASE_MS)
 
     async def state_of(self, task_id: str) -> TaskState | None:

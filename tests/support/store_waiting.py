@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec import Raw
 from msgspec.structs import replace
-from tests.support.store_rows import POOL, T0, Draft, S, draft, ended_attempt, ids_of, own
+from tests.support.store_rows import POOL, T0, Draft, S, as_json, dialogue, draft, ended_attempt, ids_of, own
 
-from callboard.orchestrator.core.changes import AgendaRead, KeyHold, KeyLimit, LaneRead, StoredTask
+from callboard.orchestrator.core.changes import AgendaRead, KeyHold, KeyLimit, LaneRead, StoredTask, TaskDialogue
 from callboard.orchestrator.core.events import Looked
 from callboard.orchestrator.store.port import FIRST_ID
+from callboard.schemas.tasks import ListTasks
+from callboard.schemas.times import to_instant
 from callboard.schemas.vocabulary import TaskPriority
 from callboard.schemas.why import AgentScore
 
@@ -59,12 +62,13 @@ class WaitingBattery:
         snapshot = await store.load(owner.lease)
         assert snapshot.held == [stored(task) for task in held]
         assert snapshot.heads == [stored(task) for task in (critical, early, first, low)]
-        assert snapshot.counts == {S.QUEUED: 6, S.DEFERRED: 1, S.ASSIGNED: 1, S.RUNNING: 2}
+        assert snapshot.counts == {S.QUEUED: 6, S.DEFERRED: 1, S.ASSIGNED: 1, S.RUNNING: 2, S.WAITING_INPUT: 0}
 
     async def test_an_empty_pool_has_no_task_in_any_state(self, store: Store) -> None:
         snapshot = await store.load((await own(store)).lease)
         assert (snapshot.held, snapshot.heads, snapshot.limits, snapshot.key_holds) == ([], [], [], [])
-        assert snapshot.counts == {S.QUEUED: 0, S.DEFERRED: 0, S.ASSIGNED: 0, S.RUNNING: 0}
+        assert snapshot.dialogues == {}
+        assert snapshot.counts == {S.QUEUED: 0, S.DEFERRED: 0, S.ASSIGNED: 0, S.RUNNING: 0, S.WAITING_INPUT: 0}
 
     async def test_a_lane_is_read_in_its_order_from_a_place_on(self, store: Store) -> None:
         owner, theirs = await own(store), await own(store, "other")
@@ -187,6 +191,41 @@ class WaitingBattery:
         assert (await store.load(owner.lease)).limits == [KeyLimit(*limit) for limit in limits]
         await owner.commit(queued.finish()[1])
         assert (await store.load(owner.lease)).limits[1] == KeyLimit("k", 3, 2)
+
+    async def test_a_question_is_kept_and_shown_until_its_attempt_ends(self, store: Store) -> None:
+        owner, theirs = await own(store), await own(store, "other")
+        task, other = draft(), draft()
+        elsewhere = draft().move(S.WAITING_INPUT)[0]
+        await owner.commit(task.insert(), other.insert())
+        await theirs.commit(elsewhere.insert(), asked=(TaskDialogue(elsewhere.task_id, dialogue()),))
+        waiting, change = task.move(S.WAITING_INPUT)
+        asked = dialogue(data=Raw(b'["\\u0000"]'), waited_ms=7)
+        for send in (owner.commit, owner.again):
+            await send(change, asked=(TaskDialogue(task.task_id, asked),))
+            snapshot = await store.load(owner.lease)
+            assert snapshot.dialogues == {task.task_id: asked}
+            assert [held.columns.task_id for held in snapshot.held] == [task.task_id]
+        found = await store.get(POOL, task_id=task.task_id)
+        assert found is not None
+        assert as_json(found.question) == {
+            "query": 1,
+            "prompt": "ünï?",
+            "data": ["\0"],
+            "asked_at": as_json(to_instant(T0)),
+        }
+        assert (await store.page(POOL, ListTasks(state=S.WAITING_INPUT))).tasks[0].question is None, "a summary"
+        answered = dialogue(is_open=False, answer=Raw(b"null"))
+        running, change = waiting.move(S.RUNNING)
+        await owner.commit(change, asked=(TaskDialogue(task.task_id, answered),))
+        assert (await store.load(owner.lease)).dialogues == {task.task_id: answered}
+        found = await store.get(POOL, task_id=task.task_id)
+        assert found is not None
+        assert (found.state, found.question) == (S.RUNNING, None)
+        ended = (TaskDialogue(task.task_id, None), TaskDialogue(other.task_id, None))
+        for send in (owner.commit, owner.again):
+            await send(running.finish()[1], asked=ended)
+            assert (await store.load(owner.lease)).dialogues == {}
+        assert (await store.load(theirs.lease)).dialogues == {elsewhere.task_id: dialogue()}
 
     async def test_holds_are_kept_until_they_are_dropped(self, store: Store) -> None:
         owner, theirs = await own(store), await own(store, "other")

@@ -64,13 +64,25 @@ class TestAsking:
         rig.complete(task_id)
         assert rig.state(other) == "assigned"
 
-    def test_a_repeat_is_answered_the_same_and_a_second_open_question_refused(self) -> None:
+    def test_a_repeat_is_answered_the_same(self) -> None:
         rig = Rig()
         task_id = asking(rig)
         version = rig.task(task_id).version
         assert rig.question(task_id) == QueryRecorded(recorded=True)
-        assert rig.error_code(rig.question(task_id, 2)) == "invalid_transition"
         assert rig.task(task_id).version == version
+
+    def test_the_next_question_takes_the_place_of_one_that_is_open(self) -> None:
+        rig = Rig()
+        task_id = asking(rig, run_timeout_ms=5_000)
+        rig.keep_alive(10_000, "a")
+        rig.question(task_id, 2, "or rather?")
+        found = rig.document(task_id).question
+        assert found is not None
+        assert (found.query, found.prompt) == (2, "or rather?")
+        assert rig.answer(task_id, query=1) == changed(rig, task_id, to="waiting_input", anew=False)
+        rig.answer(task_id, query=2)
+        rig.keep_alive(4_900, "a")
+        assert rig.state(task_id) == "running", "all of it was waiting"
 
     def test_a_repeat_after_the_answer_asks_nothing_again(self) -> None:
         rig = Rig()

@@ -29,9 +29,9 @@ class Questions:
         if self._open is not None and not self._open.done():
             raise RuntimeError("a question is open already: a handler asks one at a time")
         self._asked += 1
-        self._open = concurrent.futures.Future()
+        waiting = self._open = concurrent.futures.Future()
         self._ask(self._asked, prompt, data)
-        return self._open
+        return waiting
 
     def answered(self, query: int, answer: bytes | ErrorBody) -> None:
         """The answer to a question, or what refused it."""

@@ -16,6 +16,7 @@ from callboard.schemas.codec import encode
 from callboard.schemas.errors import InvalidRequestError, OrchestratorError, OutcomeUnknownError, TaskFailedError
 from callboard.schemas.subjects import DEFAULT_POOL, DEFAULT_PREFIX
 from callboard.schemas.tasks import (
+    AnswerTask,
     CancelTask,
     CompleteTask,
     GetTask,
@@ -277,6 +278,33 @@ class TaskCalls(Caller):
         """
         question = CancelTask(task_id=task_id, reason=reason)
         return await self._call(self._subjects.tasks("cancel"), question, TaskChange, timeout_s=timeout_s)
+
+    async def answer(
+        self,
+        task_id: str,
+        answer: object = None,
+        *,
+        attempt: int | None = None,
+        query: int | None = None,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+    ) -> TaskChange:
+        """Answer what a task's agent asks, with any JSON value; `changed: false` when it was answered before.
+
+        Without `query` it is to the question that is open now, which is read first. To repeat this in doubt, give
+        `attempt` and `query` as `get` shows them: then it cannot become the answer to the next question.
+
+        Raises:
+            InvalidTransitionError: the task asks nothing, or no such question; `details.state`.
+            StaleAttemptError: the task is at another attempt.
+            PayloadTooLargeError: `answer` is larger than 256 KiB.
+            TaskNotFoundError: there is no such task in this pool.
+        """
+        given = as_raw(answer, path="answer")
+        if query is None:
+            task = await self.get(task_id, timeout_s=timeout_s)
+            attempt, query = attempt or task.attempt, None if task.question is None else task.question.query
+        question = AnswerTask(task_id=task_id, attempt=attempt, query=query, answer=given)
+        return await self._call(self._subjects.tasks("answer"), question, TaskChange, timeout_s=timeout_s)
 
     async def retry(self, task_id: str, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> TaskChange:
         """Make a new task of a final, unsuccessful one; asked twice, the same new one (`task_id` of the answer).

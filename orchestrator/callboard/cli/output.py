@@ -24,6 +24,7 @@ _COLOURS: Final = {
     "ok": "green",
     "running": "cyan",
     "assigned": "cyan",
+    "waiting_input": "magenta",
     "failed": "red",
     "quarantined": "red",
     "expired": "red",

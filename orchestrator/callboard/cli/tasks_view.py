@@ -5,7 +5,7 @@ from typing import Final
 from msgspec import Raw, UnsetType
 
 from callboard.cli.output import ago, duration, print_fields, print_line, print_table
-from callboard.schemas.tasks import Progress, TaskDocument
+from callboard.schemas.tasks import Progress, Question, TaskDocument
 
 COLUMNS: Final = ("TASK", "TYPE", "STATE", "PRIORITY", "ATTEMPT", "AGENT", "CREATED", "DESCRIPTION")
 _DESCRIPTION: Final = 40
@@ -54,6 +54,7 @@ def show_task(task: TaskDocument) -> None:
             ("finished", task.finished_at),
             ("retry of", task.retry_of),
             ("progress", progress_text(task.progress)),
+            ("asks", question_text(task.question)),
             ("error", task.error.message if task.error else None),
             ("payload", _json_text(task.payload)),
             ("result", _json_text(task.result)),
@@ -67,7 +68,7 @@ def show_task(task: TaskDocument) -> None:
                 (
                     attempt.attempt,
                     attempt.agent_id,
-                    attempt.outcome or "running",
+                    attempt.outcome or str(task.state),
                     duration((attempt.ended_at - attempt.started_at).total_seconds() * 1000)
                     if attempt.ended_at
                     else None,
@@ -84,6 +85,14 @@ def progress_text(progress: Progress | None) -> str | None:
         return None
     percent = None if progress.percent is None else f"{progress.percent:.0f}%"
     return " ".join(part for part in (percent, progress.message) if part) or None
+
+
+def question_text(question: Question | None) -> str | None:
+    """`really? ["yes","no"] (question 2)`."""
+    if question is None:
+        return None
+    parts = (question.prompt, _json_text(question.data), f"(question {question.query})")
+    return " ".join(part for part in parts if part)
 
 
 def _json_text(raw: Raw | UnsetType) -> str | None:

@@ -9,6 +9,7 @@ from cyclopts import Parameter, Token
 
 from callboard.cli.exits import UsageError
 from callboard.schemas.limits import LIST_LIMIT
+from callboard.schemas.names import MAX_INTEGER
 from callboard.schemas.vocabulary import TaskAssignmentStrategy
 
 _UNITS_MS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -71,6 +72,10 @@ Slots = Annotated[int, Parameter(validator=_between(1, 10_000))]
 
 MaxAttempts = Annotated[int, Parameter(validator=_between(1, 1_000))]
 """How many attempts may fail, as the field of a submit."""
+
+
+Ordinal = Annotated[int, Parameter(validator=_between(1, MAX_INTEGER))]
+"""An attempt's or a question's number."""
 
 
 def _not_empty(_type: Any, value: Any) -> None:  # noqa: ANN401 - the validator's contract

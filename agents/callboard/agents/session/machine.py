@@ -189,6 +189,10 @@ class Session:
         else:
             self._presence.fail(self._now_ms, event.error)
 
+    def _sign_in_again(self) -> None:
+        if self.phase is Phase.SIGNED_IN:
+            self._do(self._presence.forget(self._now_ms))
+
     def _remove(self, error: ErrorBody) -> None:
         replaced = error.code == IncarnationReplacedError.code
         cause = do.ExitCause.REPLACED if replaced else do.ExitCause.REFUSED
@@ -277,8 +281,7 @@ class Session:
             return
         if event.error.code == UnknownIncarnationError.code:
             self._questions.put_off(event.ref, self._now_ms)
-            if self.phase is Phase.SIGNED_IN:
-                self._do(self._presence.forget(self._now_ms))
+            self._sign_in_again()
         elif event.error.retryable:
             self._questions.put_off(event.ref, self._now_ms, event.error)
         else:
@@ -308,8 +311,7 @@ class Session:
             self._remove(event.error)
         elif event.error.code == UnknownIncarnationError.code:
             self._ledger.put_off(held, self._now_ms)
-            if self.phase is Phase.SIGNED_IN:
-                self._do(self._presence.forget(self._now_ms))
+            self._sign_in_again()
         elif event.error.retryable:
             self._ledger.put_off(held, self._now_ms, event.error)
         else:

@@ -1,8 +1,9 @@
 """Questions of agents and the answers of clients: how a task comes to wait for input, and goes on.
 
 Rules:
-- An attempt has one open question at a time. Its number, which the agent counts from 1, tells a repeat from another
-  question, and which question an answer is to. The first answer counts; a later one changes nothing.
+- An attempt has one open question at a time: the next one takes its place, since whoever asks it goes on without the
+  answer. Its number, which the agent counts from 1, tells a repeat from another question, and which question an answer
+  is to. The first answer counts; a later one changes nothing.
 - While a question is open the slot and the concurrency key stay taken, and the run and progress limits stand still:
   they are the agent's time, and it is somebody else who takes it. A deadline is the task's and goes on.
 - An answer is committed first. It is sent until the agent acknowledges it, by whoever owns the pool then; an agent
@@ -52,10 +53,6 @@ def on_asked(pool: Pool, event: QuestionAsked, now_ms: int) -> None:
     known = task.dialogue
     if known is not None and message.query <= known.query:
         pool.answer(event.ticket, QueryRecorded(recorded=True))
-        return
-    if known is not None and known.is_open:
-        what = f"question {known.query} of task {task.task_id} is not answered yet"
-        pool.refuse(event.ticket, InvalidTransitionError(what, task_id=task.task_id, state=task.state.value))
         return
     if task.state is TaskState.ASSIGNED:
         begin(pool, task, now_ms)

@@ -56,7 +56,7 @@ TASK_MOVES: Final[dict[TaskState, dict[Move, TaskState]]] = {
     S.DEFERRED: {Move.DUE: S.QUEUED, **_WAITING},
     S.ASSIGNED: {Move.ACCEPTED: S.RUNNING, **_RUNNING},
     S.RUNNING: _RUNNING,
-    S.WAITING_INPUT: {Move.ANSWERED: S.RUNNING, **_HELD},
+    S.WAITING_INPUT: {Move.ANSWERED: S.RUNNING, **_RUNNING},
     S.SUCCEEDED: {},
     S.FAILED: {},
     S.CANCELLED: {},
