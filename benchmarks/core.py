@@ -53,7 +53,7 @@ class Bench:
         while True:
             batch = self.machine.seal(START_MS)
             self.running += [effect for effect in batch.effects if isinstance(effect, SendOffer)]
-            if batch.changes:
+            if batch.is_written:
                 self.machine.handle(BatchCommitted(number=batch.number), START_MS)
             if not self.machine.has_decisions:
                 return

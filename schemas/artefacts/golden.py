@@ -58,7 +58,12 @@ def document(operation: Operation, golden: Golden) -> dict[str, Any]:
 
 
 def _changed(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in {**base, **changes}.items() if value is not ABSENT}
+    """`base` with other values at these paths, whose parts are joined by dots."""
+    changed = dict(base)
+    for path, value in changes.items():
+        first, _, rest = path.partition(".")
+        changed[first] = _changed(base[first], {rest: value}) if rest else value
+    return {name: value for name, value in changed.items() if value is not ABSENT}
 
 
 def builtins(message: Message) -> Any:  # noqa: ANN401 - any JSON value

@@ -124,6 +124,8 @@ class _Drawing:
                 return self.struct(cls)
             case mi.EnumType(cls=cls):
                 return {"enum": [member.value for member in cls]}
+            case mi.LiteralType(values=(value,)):
+                return {"const": value}
             case mi.UnionType(types=types):
                 return {"anyOf": [self.type(one) for one in types]}
             case mi.ListType(item_type=item):

@@ -190,8 +190,8 @@ class Events:
             self._changed.notify_all()
 
     def of(self, name: str) -> list[tuple[str, Json]]:
-        """The states, with the events' bodies, of one task or agent."""
-        return [(kind.split(".")[1], body) for kind, body in self.seen if kind.endswith(f".{name}")]
+        """The states, with the changes themselves, of one task or agent."""
+        return [(kind.split(".")[1], body["data"]) for kind, body in self.seen if kind.endswith(f".{name}")]
 
     async def until(self, name: str, state: str, count: int = 1) -> Json:
         """The `count`th event that shows this task or agent in `state`."""

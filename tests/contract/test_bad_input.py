@@ -7,6 +7,7 @@ import contextlib
 import json
 import re
 import uuid
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -14,6 +15,10 @@ from tests.contract.conftest import Served, connected
 from tests.contract.hand_agent import HandAgent, held, online, run_one
 from tests.contract.support import NO_TASK, Json, RefusedError, Wire, read_answer, refused, unique
 from tests.support.wire import publish, publish_with_headers, send_raw
+
+from callboard.schemas.events import Envelopes
+from callboard.schemas.status import OwnerEvent
+from callboard.schemas.subjects import Subjects
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -524,8 +529,9 @@ async def test_strange_subjects_and_payloads_reach_and_harm_nobody(orchestrator:
 @pytest.mark.usefixtures("unchanged")
 async def test_a_forged_announcement_of_another_owner_is_not_believed(side: Wire) -> None:
     owner = (await side.ask("status"))["owner"]
-    forged = {"pool": "side", "replica": "nobody", "epoch": owner["epoch"] + 1000, "at": "2030-01-01T00:00:00Z"}
-    await side.nats.publish(f"{side.root}.event.owner", json.dumps(forged).encode())
+    event = OwnerEvent(pool="side", replica="nobody", epoch=owner["epoch"] + 1000, at=datetime(2030, 1, 1, tzinfo=UTC))
+    forged = Envelopes(Subjects("side")).of_owner(event)
+    await side.nats.publish(forged.subject, forged.body)
     await side.round_trip()
     assert (await side.ask("status"))["owner"] == owner
 

@@ -79,7 +79,7 @@ async def test_what_is_published_fits_the_schemas(golden_wire: Wire) -> None:
     await golden_wire.ask("agent.witness.register", incarnation="7d0c3d5e-6f43-4a19-9a57-2f6f3a1f9a11")
     await golden_wire.events.until("witness", "online")
     for kind, event in golden_wire.events.seen:
-        name = {"task": "TaskEvent", "agent": "AgentEvent"}[kind.partition(".")[0]]
+        name = {"task": "TaskChanged", "agent": "AgentChanged"}[kind.partition(".")[0]]
         assert misfits(name, event) == []
     document = await golden_wire.get(task_id)
     assert misfits("TaskDocument", document) == []

@@ -58,7 +58,7 @@ async def test_the_first_token_the_pool_and_the_strategy_are_the_operators_choic
 
 
 async def test_the_owner_announces_itself(wire: Wire) -> None:
-    [event] = [body for subject, body in wire.events.seen if subject == "owner"]
+    [event] = [body["data"] for subject, body in wire.events.seen if subject == "owner"]
     owner = (await wire.ask("status"))["owner"]
     assert (event["pool"], event["replica"], event["epoch"]) == ("crew", owner["replica"], owner["epoch"])
     assert owner["epoch"] >= 1

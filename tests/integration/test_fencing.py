@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.integration.test_take_over import keeping
@@ -41,12 +41,12 @@ class Paused(PostgresStore):
         self.reached = asyncio.Event()
         self.outcome: BaseException | Committed | None = None
 
-    async def commit(self, lease: Lease, number: int, changes: Changes, *, lease_ms: int) -> Committed:
+    async def commit(self, lease: Lease, number: int, changes: Changes, *, lease_ms: int, **more: Any) -> Committed:  # noqa: ANN401 - what else is written is none of this test
         is_held = not self.go_on.is_set()
         self.reached.set()
         await self.go_on.wait()
         try:
-            committed = await super().commit(lease, number, changes, lease_ms=lease_ms)
+            committed = await super().commit(lease, number, changes, lease_ms=lease_ms, **more)
         except BaseException as error:
             self.outcome = error if is_held else self.outcome
             raise

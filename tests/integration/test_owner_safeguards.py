@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.integration.test_take_over import keeping
@@ -47,15 +47,15 @@ class Watched(MemoryStore):
         self.refused = asyncio.Event()
         self.on_committed: Callable[[], None] = lambda: None
 
-    async def commit(self, lease: Lease, number: int, changes: Changes, *, lease_ms: int) -> Committed:
+    async def commit(self, lease: Lease, number: int, changes: Changes, *, lease_ms: int, **more: Any) -> Committed:  # noqa: ANN401 - what else is written is none of this test
         self._require()
-        committed = await super().commit(lease, number, changes, lease_ms=lease_ms)
+        committed = await super().commit(lease, number, changes, lease_ms=lease_ms, **more)
         self.on_committed()
         return committed
 
-    async def renew(self, lease: Lease, *, lease_ms: int) -> Lease:
+    async def renew(self, lease: Lease, *, lease_ms: int, **more: Any) -> Lease:  # noqa: ANN401 - what else is written is none of this test
         self._require()
-        return await super().renew(lease, lease_ms=lease_ms)
+        return await super().renew(lease, lease_ms=lease_ms, **more)
 
     def _require(self) -> None:
         if self.is_away:

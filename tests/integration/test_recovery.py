@@ -17,7 +17,7 @@ from callboard.bus.connection import Bus, BusMessage, BusOptions
 from callboard.bus.embedded import EmbeddedNats
 from callboard.orchestrator.store.embedded import EmbeddedPostgres
 from callboard.schemas.errors import DatabaseOperationError
-from callboard.schemas.status import OwnerEvent
+from callboard.schemas.events import OwnerChanged
 from callboard.schemas.subjects import Subjects
 from callboard.schemas.vocabulary import DatabaseHealth, Outcome, TaskState
 
@@ -216,7 +216,7 @@ async def test_another_replica_takes_over_within_five_seconds_of_a_crash(
         await bus.flush()
         await first.kill()
         async with asyncio.timeout(5):
-            after = msgspec.json.decode((await announced.get()).data, type=OwnerEvent)
+            after = msgspec.json.decode((await announced.get()).data, type=OwnerChanged).data
         assert after.epoch > before.epoch
         assert (await client.status(timeout_s=WITHIN_S)).owner.epoch == after.epoch
         at.open(task_id)

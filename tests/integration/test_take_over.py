@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -119,8 +119,8 @@ class Deep(MemoryStore):
         self.loading = asyncio.Event()
         self.renewed = asyncio.Event()
 
-    async def renew(self, lease: Lease, *, lease_ms: int) -> Lease:
-        renewed = await super().renew(lease, lease_ms=lease_ms)
+    async def renew(self, lease: Lease, *, lease_ms: int, **more: Any) -> Lease:  # noqa: ANN401 - what else is written is none of this test
+        renewed = await super().renew(lease, lease_ms=lease_ms, **more)
         self.renewed.set()
         return renewed
 

@@ -225,7 +225,7 @@ class Owner:
         if self.is_active and self.machine.has_decisions:
             batch = self.machine.seal(now_ms)
             self._watch.sealed(batch, now_ms)
-            if batch.changes:
+            if batch.is_written:
                 self.hand.commit(batch, self._settle)
             else:
                 self._effects += batch.effects

@@ -57,7 +57,7 @@ class Watch:
         """A batch was closed."""
         if self._world.chance(self._share):
             self._check()
-        number = batch.number if batch.changes else None
+        number = batch.number if batch.is_written else None
         placed = [
             task
             for task in self._pool.tasks.values()

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from callboard.orchestrator.core import effects as do
 from callboard.orchestrator.core import events as ev
 from callboard.orchestrator.core.changes import Changes, WindowAsked
-from callboard.orchestrator.core.effects import Batch, Effect
+from callboard.orchestrator.core.effects import Announcement, Batch, Effect
 from callboard.orchestrator.core.invariants import check
 from callboard.orchestrator.core.machine import Machine
 from callboard.orchestrator.core.model import Agent, Held, Task
@@ -65,7 +65,7 @@ class Rig:
         self.now_ms = START_MS
         self.settings = settings or CoreSettings()
         self.store = MemoryStore(key_retention_ms=LEASE_MS, clock=lambda: self.now_ms)
-        self.effects: list[Effect] = []
+        self.effects: list[Effect | Announcement] = []
         self.batches: list[Batch] = []
         self.answers: dict[int, object] = {}
         self.shrunk: set[str] = set()
@@ -106,11 +106,12 @@ class Rig:
     def commit(self, batch: Batch) -> Committed:
         """Commit a sealed batch, and do its effects less those of tasks that do not exist."""
         committed = Committed()
-        if batch.changes:
+        if batch.is_written:
             committed = done(self.store.commit(self.lease, batch.number, batch.changes, lease_ms=LEASE_MS))
             assert not committed.stale, "a guard did not match"
             self.tell(ev.BatchCommitted(number=batch.number, refused=committed.refused))
-        self._do(effect for effect in batch.effects if getattr(effect, "task_id", None) not in committed.refused)
+        effects = (*batch.announcements, *batch.effects)
+        self._do(effect for effect in effects if getattr(effect, "task_id", None) not in committed.refused)
         return committed
 
     def settle(self) -> None:
@@ -140,7 +141,7 @@ class Rig:
         self._take_over()
         self.settle()
 
-    def _do(self, effects: Iterable[Effect]) -> None:
+    def _do(self, effects: Iterable[Effect | Announcement]) -> None:
         for effect in effects:
             self.effects.append(effect)
             if isinstance(effect, do.Answer) and isinstance(effect.ticket, int):

@@ -21,6 +21,7 @@ from callboard.orchestrator.replicas import replicas_subject
 from callboard.orchestrator.spread import Standing
 from callboard.schemas.base import Nothing
 from callboard.schemas.errors import OrchestratorError
+from callboard.schemas.events import OwnerChanged
 from callboard.schemas.status import OwnerEvent, SystemStatus
 from callboard.schemas.subjects import DEFAULT_PREFIX, Subjects
 from callboard.schemas.vocabulary import TaskState
@@ -55,7 +56,7 @@ class Owners:
             yield owners
 
     def _hear(self, message: BusMessage) -> None:
-        event = msgspec.json.decode(message.data, type=OwnerEvent)
+        event = msgspec.json.decode(message.data, type=OwnerChanged).data
         self.latest[event.pool] = event
         self.changes += 1
         self._changed.set()

@@ -15,7 +15,7 @@ from jsonschema import Draft202012Validator
 
 from callboard.cli.main import run
 from callboard.orchestrator.endpoints import endpoints_of
-from callboard.schemas import agents, base, errors, pools, status, tasks, why
+from callboard.schemas import agents, base, errors, events, pools, status, tasks, why
 from callboard.schemas.base import Message
 from callboard.schemas.codec import decode
 from callboard.schemas.errors import ERRORS, InvalidRequestError
@@ -24,7 +24,7 @@ from callboard.schemas.subjects import Subjects
 
 ROOT = Path(__file__).parents[2]
 SCHEMAS = ROOT / "schemas"
-MODULES = (agents, base, errors, pools, status, tasks, why)
+MODULES = (agents, base, errors, events, pools, status, tasks, why)
 GOLDEN = {path.stem: json.loads(path.read_text()) for path in sorted((SCHEMAS / "golden").glob("*.json"))}
 GOOD = [
     pytest.param(golden[of], example["message"], id=f"{name}: {example['note']}")

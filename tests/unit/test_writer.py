@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.support.publishing import silent_publisher
 
 from callboard.orchestrator.clock import PoolClock, steady_s
 from callboard.orchestrator.core.changes import Changes
 from callboard.orchestrator.core.effects import Batch
 from callboard.orchestrator.store.memory import MemoryStore
-from callboard.orchestrator.store.port import Committed, Lease, StoreUnavailableError
+from callboard.orchestrator.store.port import NO_EVENTS, Committed, Lease, StoreUnavailableError
 from callboard.orchestrator.telemetry import Telemetry
 from callboard.orchestrator.trust import Trust
 from callboard.orchestrator.writer import Writer
@@ -34,10 +35,10 @@ class Unlucky(MemoryStore):
         self.commits = 0
         self.entered_s = 0.0
 
-    async def commit(self, lease: Lease, number: int, changes: Changes, *, lease_ms: int) -> Committed:
+    async def commit(self, lease: Lease, number: int, changes: Changes, *, lease_ms: int, **more: Any) -> Committed:  # noqa: ANN401 - what else is written is none of this test
         self.commits += 1
         self.entered_s = steady_s()
-        committed = await super().commit(lease, number, changes, lease_ms=lease_ms)
+        committed = await super().commit(lease, number, changes, lease_ms=lease_ms, **more)
         if self.commits <= self.lost_answers:
             raise StoreUnavailableError("the answer was lost", handed_over=True)
         return committed
@@ -70,13 +71,13 @@ class Rig:
             trust=self.trust,
             clock=PoolClock(lease.now_ms),
             telemetry=Telemetry(),
+            publisher=silent_publisher(store, lease),
             on_change=self.changed.set,
             on_lost=self.lost.put_nowait,
         )
 
     async def commit(self, number: int) -> Committed:
-        batch = Batch(number=number, changes=Changes(forgotten_agents=("nobody",)), effects=(), counts={})
-        self.writer.commit(batch, lambda _, committed: self.settled.put_nowait(committed))
+        self.writer.commit(batch(number), NO_EVENTS, lambda _, committed: self.settled.put_nowait(committed))
         async with asyncio.timeout(WITHIN_S):
             return await self.settled.get()
 
@@ -85,6 +86,10 @@ class Rig:
             while not condition():
                 self.changed.clear()
                 await self.changed.wait()
+
+
+def batch(number: int) -> Batch:
+    return Batch(number=number, changes=Changes(forgotten_agents=("nobody",)), announcements=(), effects=(), counts={})
 
 
 async def rig(lost_answers: int) -> tuple[Rig, Unlucky]:
@@ -120,8 +125,7 @@ async def test_a_commit_that_had_to_be_repeated_extends_no_trust_but_the_renewal
 
 async def test_while_it_is_not_settled_the_database_counts_as_down_and_a_stop_ends_it() -> None:
     it, _ = await rig(lost_answers=1_000_000)
-    batch = Batch(number=1, changes=Changes(forgotten_agents=("nobody",)), effects=(), counts={})
-    it.writer.commit(batch, lambda *_: pytest.fail("it is not settled"))
+    it.writer.commit(batch(1), NO_EVENTS, lambda *_: pytest.fail("it is not settled"))
     await it.until(lambda: it.writer.is_database_down)
     assert it.writer.is_busy
     async with asyncio.timeout(WITHIN_S):
@@ -144,6 +148,6 @@ async def test_a_commit_that_cannot_be_taken_in_ends_the_ownership() -> None:
     def fail(_batch: Batch, _committed: Committed) -> None:
         raise ValueError("a bug")
 
-    it.writer.commit(Batch(number=1, changes=Changes(forgotten_agents=("nobody",)), effects=(), counts={}), fail)
+    it.writer.commit(batch(1), NO_EVENTS, fail)
     async with asyncio.timeout(WITHIN_S):
         assert await it.lost.get() == "a commit could not be taken in"

@@ -157,6 +157,16 @@ class Bus:
         self._check_size(link, len(block) + len(data))
         link.post(publish_frame(subject, reply, block, data))
 
+    def send_ready(self, subject: str, block: bytes, data: bytes, *, reply: str = "") -> None:
+        """`send` for who publishes very much: both subjects are known to be some, and `block` is a header block.
+
+        Raises:
+            UnavailableError, PayloadTooLargeError: as `send`.
+        """
+        link = self._require_link()
+        self._check_size(link, len(block) + len(data))
+        link.post(publish_frame(subject, reply, block, data))
+
     def _check_size(self, link: Link, size: int) -> None:
         try:
             link.check_size(size)

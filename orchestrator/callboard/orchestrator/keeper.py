@@ -26,6 +26,7 @@ from callboard.bus.micro import MicroService
 from callboard.bus.replies import DropReason
 from callboard.bus.serve import Server
 from callboard.orchestrator.agent_requests import AgentRequests
+from callboard.orchestrator.carriers import PlainCarrier, header_of
 from callboard.orchestrator.clock import steady_s
 from callboard.orchestrator.config import LateResults, OrchestratorConfig
 from callboard.orchestrator.core.events import SpawnAbandoned
@@ -42,8 +43,8 @@ from callboard.orchestrator.status import ProcessFacts, system_status
 from callboard.orchestrator.store.port import FencedError, Lease, Store, StoreUnavailableError
 from callboard.orchestrator.task_requests import TaskRequests
 from callboard.orchestrator.telemetry import Telemetry
-from callboard.schemas.codec import encode
 from callboard.schemas.errors import ConfigurationError, OrchestratorError, UnavailableError
+from callboard.schemas.events import Envelopes, OwnerChanged
 from callboard.schemas.status import OwnerEvent
 from callboard.schemas.subjects import Subjects
 from callboard.schemas.times import to_instant
@@ -60,7 +61,7 @@ REST_S: Final = 60.0
 """How long a pool stays that we handed over and had to take back, because whoever should have taken it did not."""
 HEAR_S: Final = 1.0
 """How long NATS may take to answer a replica that wants the lease."""
-_OWNER_EVENT = msgspec.json.Decoder(OwnerEvent)
+_OWNER_EVENT = msgspec.json.Decoder(OwnerChanged)
 _ONLINE = frozenset({AgentState.ONLINE, AgentState.DRAINING})
 
 
@@ -229,6 +230,7 @@ class PoolKeeper:
             began_s=began_s,
             subjects=self._subjects,
             settings=core_settings(config),
+            carrier=PlainCarrier(premises.bus, telemetry),
             telemetry=telemetry,
             lease_ms=config.pool_lease_ms,
             batch_max=config.batch_max,
@@ -248,7 +250,7 @@ class PoolKeeper:
             self.owner = None
             premises.metrics.forget_pool(self.pool)
             log.info("pool let go", pool=self.pool, epoch=lease.epoch, reason=reason)
-            await self._release(lease)
+            await self._release(owner)
             self._lease = None
             premises.replicas.changed()
 
@@ -317,7 +319,7 @@ class PoolKeeper:
 
         def hear(message: BusMessage) -> None:
             try:
-                event = _OWNER_EVENT.decode(message.data)
+                event = _OWNER_EVENT.decode(message.data).data
             except msgspec.MsgspecError:
                 return
             # While the lease is trusted nobody else can have it: a forged announcement must not end our ownership, and
@@ -327,16 +329,17 @@ class PoolKeeper:
 
         subscription = await self._premises.bus.subscribe(self._subjects.owner_event, hear)
         event = OwnerEvent(pool=self.pool, replica=lease.replica, epoch=lease.epoch, at=to_instant(lease.now_ms))
+        message = Envelopes(self._subjects).of_owner(event)
         try:
-            await self._premises.bus.publish(self._subjects.owner_event, encode(event))
+            self._premises.bus.send_ready(message.subject, header_of(message), message.body)
         except BaseException:
             await subscription.unsubscribe()
             raise
         return subscription
 
-    async def _release(self, lease: Lease) -> None:
+    async def _release(self, owner: PoolOwner) -> None:
         try:
-            await self._premises.store.release(lease)
+            await self._premises.store.release(owner.lease, published=owner.publisher.to_forget)
         except StoreUnavailableError as error:
             log.info("lease not released: it will expire", pool=self.pool, reason=str(error))
 

@@ -37,6 +37,8 @@ class Metrics:
         self.dropped_messages = self._counter("dropped_messages", "Messages that could not be answered", "reason")
         self.commits = self._counter("commits", "Batches committed", "pool")
         self.commit_failures = self._counter("commit_failures", "Batches that could not be committed", "pool")
+        self.events_published = self._counter("events_published", "Events that have arrived", "pool")
+        self.event_failures = self._counter("event_failures", "Times that events could not be published", "pool")
         self.agent_restarts = self._counter("agent_restarts", "Spawned agents started again after they died")
 
         self.batch_size = self._histogram("commit_batch_size", "Events in a committed batch", BATCH_BUCKETS)
@@ -51,6 +53,9 @@ class Metrics:
         self.slots = self._gauge("agent_slots", "Slots of agents that are not gone", "pool")
         self.slots_used = self._gauge("agent_slots_used", "Slots that are held", "pool")
         self.oldest_queued = self._gauge("oldest_queued_seconds", "Age of the oldest task that waits", "pool")
+        self.outbox_batches = self._gauge("outbox_batches", "Batches whose events are kept to be published", "pool")
+        self.outbox_bytes = self._gauge("outbox_bytes", "Bytes of events that are kept to be published", "pool")
+        self.outbox_oldest = self._gauge("outbox_oldest_seconds", "Age of the oldest event that is kept", "pool")
         self.owner = self._gauge("pool_owner", "1 if this replica owns the pool", "pool")
         self.database_up = self._gauge("database_up", "1 while the pool's owner can commit", "pool")
         self.bus_connected = self._gauge("bus_connected", "1 while connected to NATS")
@@ -63,7 +68,9 @@ class Metrics:
 
     def forget_pool(self, pool: str) -> None:
         """Stop reporting the state of a pool that another replica owns now; its counters stay."""
-        for gauge in (self.tasks, self.agents, self.slots, self.slots_used, self.oldest_queued, self.database_up):
+        outbox = (self.outbox_batches, self.outbox_bytes, self.outbox_oldest)
+        fleet = (self.agents, self.slots, self.slots_used)
+        for gauge in (self.tasks, self.oldest_queued, self.database_up, *fleet, *outbox):
             gauge.remove_by_labels({"pool": pool})
         self.owner.labels(pool).set(0)
 

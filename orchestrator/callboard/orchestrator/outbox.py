@@ -1,4 +1,4 @@
-"""Doing what the core decided: answers, messages to agents, events, and what is measured by them.
+"""Doing what the core decided: answers, messages to agents, and what is noted of changes (`publisher` tells the world).
 
 Everything here happens after the commit, and only while the owner trusts its lease (`owner`). What cannot be sent
 because NATS is away is not kept: offers are repeated by the core, the rest is carried by heartbeats and queries.
@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import structlog
 
-from callboard.bus.connection import Bus
 from callboard.orchestrator.core.effects import (
+    Announcement,
     Answer,
     Effect,
     PublishAgent,
@@ -27,9 +27,6 @@ from callboard.orchestrator.offers import AgentLink
 from callboard.orchestrator.store.port import OfferContent
 from callboard.orchestrator.telemetry import Telemetry
 from callboard.orchestrator.tickets import Ticket
-from callboard.schemas.codec import encode
-from callboard.schemas.errors import OrchestratorError
-from callboard.schemas.subjects import Subjects
 from callboard.schemas.tasks import SubmitAnswer
 from callboard.schemas.vocabulary import AgentState, TaskState
 
@@ -41,8 +38,6 @@ class Outbox:
 
     def __init__(
         self,
-        bus: Bus,
-        subjects: Subjects,
         *,
         telemetry: Telemetry,
         link: AgentLink,
@@ -51,8 +46,6 @@ class Outbox:
     ) -> None:
         # Bound once: a logger that is not looks its settings up at every event.
         self._log = log.bind()
-        self._bus = bus
-        self._subjects = subjects
         self._telemetry = telemetry
         self._link = link
         self._on_agent = on_agent
@@ -65,11 +58,11 @@ class Outbox:
             SendDrain: link.drain,
             SendShutdown: link.shut_down,
             StopProcess: self._stop_process,
-            PublishTask: self._publish_task,
-            PublishAgent: self._publish_agent,
+            PublishTask: self._note_task,
+            PublishAgent: self._note_agent,
         }
 
-    def do(self, effect: Effect) -> None:
+    def do(self, effect: Effect | Announcement) -> None:
         """Do one effect; those that need the database are the owner's."""
         self._verbs[type(effect)](effect)
 
@@ -96,9 +89,8 @@ class Outbox:
     def _stop_process(self, effect: StopProcess) -> None:
         self._on_stop_process(effect.agent_id, effect.grace_ms)
 
-    def _publish_task(self, effect: PublishTask) -> None:
+    def _note_task(self, effect: PublishTask) -> None:
         event = effect.event
-        self._send(self._subjects.task_event(event.state, event.task_id), event)
         self._measure(effect)
         self._log.debug(
             "task changed",
@@ -121,16 +113,9 @@ class Outbox:
         if event.state.is_final and effect.total_ms is not None:
             telemetry.finished(event.state, effect.total_ms)
 
-    def _publish_agent(self, effect: PublishAgent) -> None:
+    def _note_agent(self, effect: PublishAgent) -> None:
         event = effect.event
-        self._send(self._subjects.agent_event(event.state, event.agent_id), event)
         log.info(
             "agent changed", agent_id=event.agent_id, pool=event.pool, state=event.state.value, reason=event.reason
         )
         self._on_agent(event.agent_id, event.state)
-
-    def _send(self, subject: str, event: object) -> None:
-        try:
-            self._bus.send(subject, encode(event))
-        except OrchestratorError as error:
-            log.info("event not sent", subject=subject, reason=error.message)

@@ -12,14 +12,25 @@ Rules:
 import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Final
 
 import structlog
 
 from callboard.bus.connection import Bus
+from callboard.orchestrator.announcements import told_by
 from callboard.orchestrator.beside import Beside
 from callboard.orchestrator.clock import PoolClock, steady_s
-from callboard.orchestrator.core.effects import Answer, Batch, Effect, LookUp, PublishTask, ReadWindow, SendOffer
+from callboard.orchestrator.core.effects import (
+    Announcement,
+    Answer,
+    Batch,
+    Effect,
+    LookUp,
+    PublishTask,
+    ReadWindow,
+    SendOffer,
+)
 from callboard.orchestrator.core.events import BatchCommitted, Event, ObservationResumed, TimeAdvanced
 from callboard.orchestrator.core.machine import Machine
 from callboard.orchestrator.core.restore import restore
@@ -27,6 +38,7 @@ from callboard.orchestrator.core.settings import CoreSettings
 from callboard.orchestrator.hearing import Hearing
 from callboard.orchestrator.offers import AgentLink
 from callboard.orchestrator.outbox import Outbox
+from callboard.orchestrator.publisher import Carrier, Publisher
 from callboard.orchestrator.reads import RETRY_AFTER_MS, Reads
 from callboard.orchestrator.recent import RecentTasks
 from callboard.orchestrator.repeats import Repeat, answer_repeats
@@ -42,6 +54,7 @@ from callboard.schemas.errors import (
     ResourceLimitError,
     UnavailableError,
 )
+from callboard.schemas.events import Change
 from callboard.schemas.subjects import Subjects
 from callboard.schemas.vocabulary import AgentState, TaskState
 
@@ -72,6 +85,7 @@ class PoolOwner:
         began_s: float,
         subjects: Subjects,
         settings: CoreSettings,
+        carrier: Carrier,
         telemetry: Telemetry,
         lease_ms: int,
         batch_max: int,
@@ -97,8 +111,6 @@ class PoolOwner:
         self._recent = RecentTasks(lease.pool)
         self.waiters = Waiters(self._reads.documents, self.spawn, most=max_waiters)
         self.outbox = Outbox(
-            bus,
-            subjects,
             telemetry=telemetry,
             link=self.link,
             on_agent=on_agent,
@@ -107,6 +119,15 @@ class PoolOwner:
         self._renew_s = min(RENEW_S, lease_ms / 3000)
         self._trust = Trust(lease_ms=lease_ms, began_s=began_s)
         self._hearing = Hearing(bus, self._trust, self._look_again)
+        self.publisher = Publisher(
+            carrier,
+            store,
+            lease,
+            subjects,
+            telemetry=telemetry,
+            may_publish=lambda: self._trust.holds,
+            on_idle=self._look_again,
+        )
         self._writer = Writer(
             store,
             lease,
@@ -114,6 +135,7 @@ class PoolOwner:
             trust=self._trust,
             clock=self.clock,
             telemetry=telemetry,
+            publisher=self.publisher,
             on_change=self._look_again,
             on_lost=self.lose,
         )
@@ -121,7 +143,7 @@ class PoolOwner:
         self._inbox: deque[Event] = deque()
         self._wake = asyncio.Event()
         self._alarm: asyncio.TimerHandle | None = None
-        self._effects: deque[Effect] = deque()
+        self._effects: deque[Effect | Announcement] = deque()
         self._fresh: dict[str, Fresh | None] = {}
         self._turned_s = steady_s()
         self._stopping = False
@@ -225,6 +247,7 @@ class PoolOwner:
         """Own the pool until it is lost or `stop` is called; the reason is returned."""
         await self._hearing.start()
         await self.link.start()
+        self.spawn(self.publisher.run())
         try:
             self._wake.set()
             while self._lost is None and not self._is_finished:
@@ -261,7 +284,7 @@ class PoolOwner:
     @property
     def _is_finished(self) -> bool:
         idle = not self._writer.is_busy and not self._inbox and not self._effects
-        return self._stopping and idle and not self.machine.has_decisions
+        return self._stopping and idle and not self.machine.has_decisions and self.publisher.is_done
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
@@ -293,8 +316,9 @@ class PoolOwner:
     def _write(self, now_ms: int) -> None:
         if self.is_active and self.machine.has_decisions:
             batch = self.machine.seal(now_ms)
-            if batch.changes:
-                self._writer.commit(batch, self._settle)
+            if batch.is_written:
+                told, events = told_by(batch)
+                self._writer.commit(batch, events, partial(self._settle, told))
             else:
                 self._effects.extend(batch.effects)
         elif self._trust.is_heard and (not self.is_active or self._trust.age_s >= self._renew_s):
@@ -352,7 +376,7 @@ class PoolOwner:
 
     # -- effects -----------------------------------------------------------------------------------------------------
 
-    def _settle(self, batch: Batch, committed: Committed) -> None:
+    def _settle(self, told: list[Change], batch: Batch, committed: Committed) -> None:
         """The batch is durable: tell the machine, and queue its effects less those of tasks that do not exist."""
         now_ms = self.clock.now_ms()
         self._effects.extend(
@@ -366,8 +390,12 @@ class PoolOwner:
         self._recent.note(batch.changes.tasks)
         self._recent.forget(dropped)
         if not dropped:
+            self.publisher.take(batch.number, told)
+            self._effects.extend(batch.announcements)
             self._effects.extend(batch.effects)
             return
+        self.publisher.take(batch.number, [change for change in told if change.about not in dropped])
+        self._effects.extend(said for said in batch.announcements if getattr(said, "task_id", None) not in dropped)
         repeats: list[Repeat] = []
         for effect in batch.effects:
             task_id = getattr(effect, "task_id", None)

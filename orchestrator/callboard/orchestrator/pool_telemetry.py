@@ -34,6 +34,7 @@ class PoolTelemetry(Telemetry):
         self._end_to_end = _Duration(metrics.end_to_end_seconds, pool)
         self._commit = _Duration(metrics.commit_seconds, pool)
         self._offers = metrics.offers.labels(pool)
+        self._events = metrics.events_published.labels(pool)
         self._commits = metrics.commits.labels(pool)
         self._batch_size = metrics.batch_size.labels(pool)
         self._children: dict[object, Counter] = {}
@@ -71,6 +72,17 @@ class PoolTelemetry(Telemetry):
 
     def commit_failed(self) -> None:
         self._metrics.commit_failures.labels(self._pool).inc()
+
+    def events_published(self, events: int) -> None:
+        self._events.inc(events)
+
+    def events_failed(self) -> None:
+        self._metrics.event_failures.labels(self._pool).inc()
+
+    def set_outbox(self, batches: int, size: int, oldest_ms: float) -> None:
+        self._metrics.outbox_batches.labels(self._pool).set(batches)
+        self._metrics.outbox_bytes.labels(self._pool).set(size)
+        self._metrics.outbox_oldest.labels(self._pool).set(oldest_ms / 1000)
 
     def answered(self, endpoint: str, code: int | None = None) -> None:
         self._count(self._metrics.requests, endpoint, OK_CODE if code is None else str(code))

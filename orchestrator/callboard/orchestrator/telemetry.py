@@ -43,6 +43,15 @@ class Telemetry:
     def commit_failed(self) -> None:
         """A batch was not committed."""
 
+    def events_published(self, events: int) -> None:
+        """So many events have arrived."""
+
+    def events_failed(self) -> None:
+        """Events could not be published, and are kept; or one was dropped, which is logged."""
+
+    def set_outbox(self, batches: int, size: int, oldest_ms: float) -> None:
+        """What is committed and not known to be published: batches, bytes, and how long the oldest has waited."""
+
     def answered(self, endpoint: str, code: int | None = None) -> None:
         """A request was answered; `code` is the error's number."""
 

@@ -16,7 +16,8 @@ import structlog
 
 from callboard.orchestrator.clock import PoolClock, steady_s
 from callboard.orchestrator.core.effects import Batch
-from callboard.orchestrator.store.port import Committed, FencedError, Lease, Store, StoreUnavailableError
+from callboard.orchestrator.publisher import Publisher
+from callboard.orchestrator.store.port import Committed, Events, FencedError, Lease, Store, StoreUnavailableError
 from callboard.orchestrator.telemetry import Telemetry
 from callboard.orchestrator.trust import Trust
 
@@ -46,6 +47,7 @@ class Writer:
         trust: Trust,
         clock: PoolClock,
         telemetry: Telemetry,
+        publisher: Publisher,
         on_change: Callable[[], None],
         on_lost: Callable[[str], None],
     ) -> None:
@@ -57,6 +59,7 @@ class Writer:
         self._trust = trust
         self._clock = clock
         self._telemetry = telemetry
+        self._publisher = publisher
         self._on_change = on_change
         self._on_lost = on_lost
         self._open: asyncio.Task[None] | None = None
@@ -78,10 +81,10 @@ class Writer:
         """Whether a commit is open for longer than callers should wait."""
         return self._commit_began_s is not None and steady_s() - self._commit_began_s > PATIENCE_S
 
-    def commit(self, batch: Batch, on_settled: Callable[[Batch, Committed], None]) -> None:
-        """Commit `batch`; `on_settled` is called once it is durable."""
+    def commit(self, batch: Batch, events: Events, on_settled: Callable[[Batch, Committed], None]) -> None:
+        """Commit `batch` and what it tells; `on_settled` is called once it is durable."""
         self._commit_began_s = steady_s()
-        self._open = asyncio.create_task(self._commit(batch, on_settled))
+        self._open = asyncio.create_task(self._commit(batch, events, on_settled))
 
     def renew(self) -> None:
         """Extend the lease."""
@@ -93,9 +96,18 @@ class Writer:
         if self._open is not None:
             await asyncio.wait([self._open])
 
-    async def _commit(self, batch: Batch, on_settled: Callable[[Batch, Committed], None]) -> None:
+    async def _commit(self, batch: Batch, events: Events, on_settled: Callable[[Batch, Committed], None]) -> None:
+        published = self._publisher.to_forget
+
         async def once() -> Committed:
-            return await self._store.commit(self._lease, batch.number, batch.changes, lease_ms=self._lease_ms)
+            return await self._store.commit(
+                self._lease,
+                batch.number,
+                batch.changes,
+                lease_ms=self._lease_ms,
+                events=events,
+                published=published,
+            )
 
         began_s = steady_s()
         committed = await self._until_settled(once)
@@ -104,6 +116,7 @@ class Writer:
         self._telemetry.committed(len(batch.changes.tasks), (steady_s() - began_s) * 1000)
         self._commit_began_s = None
         self._open = None
+        self._publisher.forgot(published)
         try:
             on_settled(batch, committed)
         except Exception:
@@ -113,11 +126,14 @@ class Writer:
         self._on_change()
 
     async def _renew(self) -> None:
+        published = self._publisher.to_forget
+
         async def once() -> Lease:
-            return await self._store.renew(self._lease, lease_ms=self._lease_ms)
+            return await self._store.renew(self._lease, lease_ms=self._lease_ms, published=published)
 
         if await self._until_settled(once) is not None:
             self._open = None
+            self._publisher.forgot(published)
             self._on_change()
 
     async def _until_settled(self, once: Callable[[], Coroutine[Any, Any, T]]) -> T | None:

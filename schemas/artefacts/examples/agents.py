@@ -9,6 +9,7 @@ from artefacts.golden import ABSENT, Bad, Golden
 from callboard.schemas import agents as a
 from callboard.schemas.base import Message, Nothing
 from callboard.schemas.errors import StaleAttemptError
+from callboard.schemas.events import AgentChanged, OwnerChanged, TaskChanged
 from callboard.schemas.status import OwnerEvent
 from callboard.schemas.tasks import Progress, TaskError, TaskEvent
 from callboard.schemas.vocabulary import AgentState, DatabaseHealth, Outcome, TaskPriority, TaskState
@@ -243,34 +244,71 @@ EXAMPLES: Final[dict[str, Golden]] = {
     ),
     "event.task": Golden(
         good={
-            "it failed and is tried again": TaskEvent(
-                task_id=TASK_ID,
-                pool="default",
-                type="review",
-                state=TaskState.DEFERRED,
-                version=4,
-                attempt=1,
-                at=LATER,
-                agent_id=AGENT_ID,
-                incarnation=INCARNATION,
-                reason="backoff",
-                until=LATER,
-                error=TaskError(message="later"),
-                outcome=Outcome.FAILED,
+            "it failed and is tried again": TaskChanged(
+                specversion="1.0",
+                id=f"{TASK_ID}-4",
+                source="/callboard/default",
+                type="callboard.task.deferred",
+                subject=TASK_ID,
+                time=LATER,
+                datacontenttype="application/json",
+                data=TaskEvent(
+                    task_id=TASK_ID,
+                    pool="default",
+                    type="review",
+                    state=TaskState.DEFERRED,
+                    version=4,
+                    attempt=1,
+                    at=LATER,
+                    agent_id=AGENT_ID,
+                    incarnation=INCARNATION,
+                    reason="backoff",
+                    until=LATER,
+                    error=TaskError(message="later"),
+                    outcome=Outcome.FAILED,
+                ),
             )
         },
-        bad=[Bad("a state that there is not", {"state": "done"}, "state")],
+        bad=[
+            Bad("a state that there is not", {"data.state": "done"}, "data.state"),
+            Bad("another specification", {"specversion": "0.3"}, "specversion"),
+        ],
     ),
     "event.agent": Golden(
         good={
-            "online": a.AgentEvent(
-                agent_id=AGENT_ID, pool="default", state=AgentState.ONLINE, at=AT, incarnation=INCARNATION
+            "online": AgentChanged(
+                specversion="1.0",
+                id=f"default-{AGENT_ID}-3-17-0",
+                source="/callboard/default",
+                type="callboard.agent.online",
+                subject=AGENT_ID,
+                time=AT,
+                datacontenttype="application/json",
+                data=a.AgentEvent(
+                    agent_id=AGENT_ID,
+                    pool="default",
+                    state=AgentState.ONLINE,
+                    revision="3-17-0",
+                    at=AT,
+                    incarnation=INCARNATION,
+                ),
             )
         },
-        bad=[Bad("a state that there is not", {"state": "alive"}, "state")],
+        bad=[Bad("a state that there is not", {"data.state": "alive"}, "data.state")],
     ),
     "event.owner": Golden(
-        good={"a new owner": OwnerEvent(pool="default", replica="n1-1", epoch=3, at=AT)},
-        bad=[Bad("no epoch", {"epoch": ABSENT}, "epoch")],
+        good={
+            "a new owner": OwnerChanged(
+                specversion="1.0",
+                id="default-3",
+                source="/callboard/default",
+                type="callboard.pool.owned",
+                subject="default",
+                time=AT,
+                datacontenttype="application/json",
+                data=OwnerEvent(pool="default", replica="n1-1", epoch=3, at=AT),
+            )
+        },
+        bad=[Bad("no epoch", {"data.epoch": ABSENT}, "data.epoch")],
     ),
 }

@@ -318,11 +318,15 @@ class AgentPage(Message, frozen=True, kw_only=True):
 
 
 class AgentEvent(Message, frozen=True, kw_only=True):
-    """What `event.agent.<state>.<agent_id>` carries."""
+    """A change of an agent: the data of what `event.agent.<state>.<agent_id>` carries.
+
+    `revision` is `<epoch>-<batch>-<place>`: where the change was written.
+    """
 
     agent_id: str
     pool: str
     state: AgentState
+    revision: str
     at: Instant
     incarnation: str | None = None
     reason: str | None = None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from callboard.schemas import agents, pools, status, tasks, why
+from callboard.schemas import agents, events, pools, status, tasks, why
 from callboard.schemas.base import Message, Nothing
 
 
@@ -97,8 +97,8 @@ OPERATIONS: Final = (
     _to_agent("cancel", agents.CancelAttempt, Nothing, "Stop an attempt"),
     _to_agent("drain", agents.Drain, Nothing, "Take nothing new"),
     _to_agent("shutdown", agents.Shutdown, Nothing, "Finish, leave, exit"),
-    _event("event.task", "event.task.{state}.{task_id}", tasks.TaskEvent, "A committed change of a task"),
-    _event("event.agent", "event.agent.{state}.{agent_id}", agents.AgentEvent, "A change of an agent"),
-    _event("event.owner", "event.owner", status.OwnerEvent, "Who owns the pool"),
+    _event("event.task", "event.task.{state}.{task_id}", events.TaskChanged, "A committed change of a task"),
+    _event("event.agent", "event.agent.{state}.{agent_id}", events.AgentChanged, "A committed change of an agent"),
+    _event("event.owner", "event.owner", events.OwnerChanged, "Who owns the pool"),
 )
 """In the order of the protocol's section 1."""

@@ -15,7 +15,7 @@ class Owner(Message, frozen=True, kw_only=True):
 
 
 class OwnerEvent(Message, frozen=True, kw_only=True):
-    """What `event.owner` carries: a higher epoch makes every other holder let go."""
+    """The data of what `event.owner` carries: a higher epoch makes every other holder let go."""
 
     pool: str
     replica: str

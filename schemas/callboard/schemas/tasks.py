@@ -355,7 +355,7 @@ class AttemptRef(Message, frozen=True, kw_only=True):
 
 
 class TaskEvent(Message, frozen=True, kw_only=True):
-    """What `event.task.<state>.<task_id>` carries: the change, without payload and result."""
+    """A change of a task, without payload and result: the data of what `event.task.<state>.<task_id>` carries."""
 
     task_id: str
     pool: str

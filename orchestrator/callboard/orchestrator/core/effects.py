@@ -100,7 +100,7 @@ class StopProcess(msgspec.Struct, frozen=True):
 
 
 class PublishTask(msgspec.Struct, frozen=True):
-    """Publish a committed change of a task, and tell those who wait for it.
+    """Say that a task has changed: written with the change, published after the commit, told to those who wait.
 
     `queued_ms`, `run_ms` and `total_ms` are what this change lets one measure, in milliseconds.
     """
@@ -114,35 +114,31 @@ class PublishTask(msgspec.Struct, frozen=True):
 
 
 class PublishAgent(msgspec.Struct, frozen=True):
-    """Publish a change of an agent."""
+    """Say that an agent has changed: written with the batch, published after the commit."""
 
     event: AgentEvent
 
 
 Effect = (
-    Answer
-    | Refuse
-    | LookUp
-    | ReadWindow
-    | SendOffer
-    | SendAnswer
-    | SendCancel
-    | SendDrain
-    | SendShutdown
-    | StopProcess
-    | PublishTask
-    | PublishAgent
+    Answer | Refuse | LookUp | ReadWindow | SendOffer | SendAnswer | SendCancel | SendDrain | SendShutdown | StopProcess
 )
+Announcement = PublishTask | PublishAgent
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """What the machine decided since the last one.
 
-    The effects wait for the commit of the changes; when there are none, they may be done at once. `counts` are the
-    tasks by state as this batch leaves them.
+    The announcements are written with the changes; a batch without either needs no commit. The effects wait for the
+    commit, if there is one; else they may be done at once. `counts` are the tasks by state as this batch leaves them.
     """
 
     number: int
     changes: Changes
+    announcements: tuple[Announcement, ...]
     effects: tuple[Effect, ...]
     counts: dict[TaskState, int]
+
+    @property
+    def is_written(self) -> bool:
+        """Whether there is anything to commit."""
+        return bool(self.changes) or bool(self.announcements)

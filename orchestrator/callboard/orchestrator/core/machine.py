@@ -191,6 +191,7 @@ class Machine:
         pool.dirty.pop(task_id, None)
         pool.lazy.pop(task_id, None)
         pool.after_commit = [effect for effect in pool.after_commit if getattr(effect, "task_id", None) != task_id]
+        pool.announcements = [said for said in pool.announcements if getattr(said, "task_id", None) != task_id]
         for clock in _TASK_CLOCKS:
             pool.timers.clear(clock, task_id)
 

@@ -31,7 +31,7 @@ def enter(pool: Pool, task: Task, now_ms: int, *, outcome: Outcome | None = None
         pool.timers.clear(Clock.DEADLINE, task.task_id)
         if task.concurrency_key is not None:
             pool.queue.remove_limit(task.concurrency_key, task.concurrency_limit)
-    pool.after_commit.append(_announcement(pool, task, now_ms, outcome))
+    pool.announcements.append(_announcement(pool, task, now_ms, outcome))
 
 
 def move(
@@ -69,7 +69,7 @@ def move(
     task.until_ms = until_ms
     if what is Move.ACCEPTED:
         pool.touch_lazily(task)
-        pool.flush_by(now_ms + pool.settings.progress_write_ms)
+        pool.flush_by(now_ms + pool.settings.running_write_ms)
     else:
         pool.touch(task)
     enter(pool, task, now_ms, outcome=outcome)

@@ -10,7 +10,7 @@ import msgspec
 from callboard.orchestrator.core.absent import Absent
 from callboard.orchestrator.core.changes import KeyHold, NewTask
 from callboard.orchestrator.core.dice import Dice
-from callboard.orchestrator.core.effects import Answer, Effect, Refuse
+from callboard.orchestrator.core.effects import Announcement, Answer, Effect, Refuse
 from callboard.orchestrator.core.events import Ticket
 from callboard.orchestrator.core.lanes import Lane
 from callboard.orchestrator.core.model import Agent, Dialogue, Task
@@ -87,6 +87,8 @@ class Pool:
         self.submissions: list[Submission] = []
         self.at_once: list[Effect] = []
         self.after_commit: list[Effect] = []
+        self.announcements: list[Announcement] = []
+        """Changes to be told: written with the rows that they are about, so these may wait for the next write."""
 
     @property
     def agents(self) -> dict[str, Agent]:
@@ -133,7 +135,8 @@ class Pool:
 
     def flush_by(self, due_ms: int) -> None:
         """Have what waits for a ride written at `due_ms`, if nothing else comes before."""
-        if not self.timers.is_set(Clock.FLUSH, ""):
+        set_ms = self.timers.due_of(Clock.FLUSH, "")
+        if set_ms is None or due_ms < set_ms:
             self.timers.set(Clock.FLUSH, "", due_ms)
 
     def watch_deadline(self, task: Task) -> None:

@@ -24,8 +24,9 @@ def set_liveness(pool: Pool, agent: Agent, liveness: AgentState, now_ms: int, *,
 
 
 def announce(pool: Pool, agent: Agent, now_ms: int, *, reason: str | None = None) -> None:
-    """Publish the agent's state."""
-    pool.after_commit.append(
+    """Have the agent's state published with the next write, whether or not its row changes."""
+    pool.is_urgent = True
+    pool.announcements.append(
         PublishAgent(
             AgentEvent(
                 agent_id=agent.agent_id,
@@ -33,6 +34,7 @@ def announce(pool: Pool, agent: Agent, now_ms: int, *, reason: str | None = None
                 state=agent.state,
                 at=to_instant(now_ms),
                 incarnation=agent.incarnation,
+                revision="",  # known when the batch is sealed
                 reason=reason,
             )
         )

@@ -1,8 +1,10 @@
 """Turning what was decided into one batch: coalesced rows, guarded by what the batch before wrote."""
 
+import msgspec
+
 from callboard.orchestrator.core import holds
 from callboard.orchestrator.core.changes import AgentRow, Changes, Ending, TaskChange, TaskColumns, TaskDialogue
-from callboard.orchestrator.core.effects import Answer, Batch, Effect, SendOffer
+from callboard.orchestrator.core.effects import Announcement, Answer, Batch, Effect, PublishAgent, SendOffer
 from callboard.orchestrator.core.model import Agent, Task
 from callboard.orchestrator.core.pool import Pool, Submission
 from callboard.schemas import tasks as messages
@@ -11,8 +13,9 @@ from callboard.schemas.vocabulary import WAITING_TASK_STATES, AgentState, TaskSt
 
 def seal(pool: Pool) -> Batch:
     """Close the batch being decided and begin the next. Without anything urgent, lazy writes go on waiting."""
-    changes = _changes(pool) if pool.is_urgent else Changes()
-    number = pool.number if changes else pool.number - 1
+    changes, announcements = (_changes(pool), _announcements(pool)) if pool.is_urgent else (Changes(), ())
+    is_written = bool(changes) or bool(announcements)
+    number = pool.number if is_written else pool.number - 1
     effects: list[Effect] = [
         effect for effect in pool.after_commit if type(effect) is not SendOffer or _is_current(pool, effect)
     ]
@@ -20,14 +23,29 @@ def seal(pool: Pool) -> Batch:
     batch = Batch(
         number=number,
         changes=changes,
+        announcements=announcements,
         effects=tuple(effects),
         counts=dict(pool.counts),
     )
     pool.after_commit.clear()
     pool.submissions.clear()
-    if changes:
+    if is_written:
         pool.number += 1
     return batch
+
+
+def _announcements(pool: Pool) -> tuple[Announcement, ...]:
+    """What is told of this batch; a change of an agent is named by its place in it."""
+    told = tuple(
+        _named(said, f"{pool.epoch}-{pool.number}-{place}") if isinstance(said, PublishAgent) else said
+        for place, said in enumerate(pool.announcements)
+    )
+    pool.announcements.clear()
+    return told
+
+
+def _named(said: PublishAgent, revision: str) -> PublishAgent:
+    return PublishAgent(msgspec.structs.replace(said.event, revision=revision))
 
 
 def _is_current(pool: Pool, offer: SendOffer) -> bool:

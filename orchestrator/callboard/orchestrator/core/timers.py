@@ -73,6 +73,10 @@ class Timers:
         """Whether `(clock, subject)` will fire."""
         return (clock, subject) in self._due
 
+    def due_of(self, clock: Clock, subject: str) -> int | None:
+        """When `(clock, subject)` will fire, in ms, or `None`."""
+        return self._due.get((clock, subject))
+
     def next_due(self) -> int | None:
         """The earliest due time, in ms, or `None`."""
         while self._heap:

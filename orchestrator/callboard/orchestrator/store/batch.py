@@ -8,6 +8,7 @@ Rules:
   (the cached plan of the join alone scans the table; see `connections.WRITING`).
 - Updates and deletions carry the state and attempt that the batch before left: what does not match is not written.
 - A new task with a key is inserted only if the key was free, or is free again.
+- What is told of a task goes with its row: only what was written is in the outbox.
 """
 
 from __future__ import annotations
@@ -39,12 +40,14 @@ class Head:
 class Part:
     """Rows to write. `{rows}` stands for the arrays unnested as `x`, `{ids}` for the array of the first column.
 
-    `written` is the name of the sub-statement that returns a row for each task written.
+    `written` is the name of the sub-statement that returns a row for each task written, `told` of the one that has
+    its `events`. `{told}` stands for what all parts of the statement tell.
     """
 
     columns: tuple[tuple[str, str], ...]
     sql: str
     written: str | None = None
+    told: str | None = None
 
 
 TAKE: Final = Head(
@@ -83,6 +86,7 @@ _FOR_LIFE: Final = (
     ("concurrency_limit", "bigint"),
     ("is_keyed", "boolean"),
 )
+_EVENTS: Final = (("events", "bytea"),)
 _CHANGING: Final = (
     ("state", "text"),
     ("version", "bigint"),
@@ -130,8 +134,11 @@ _NO_CLAIMS: Final = """
 claimed AS (SELECT NULL::uuid AS task_id WHERE false)"""
 
 INSERTS: Final = Part(
-    _FOR_LIFE + _CHANGING,
+    _FOR_LIFE + _CHANGING + _EVENTS,
     """
+born AS (
+    SELECT x.* FROM {rows} WHERE NOT x.is_keyed OR x.id IN (SELECT task_id FROM claimed)
+),
 inserted AS (
     INSERT INTO task (
         id, pool, type, priority, created_ms, order_ms, placement, deadline_ms, spec, payload, retry_of,
@@ -145,32 +152,35 @@ inserted AS (
         x.state, x.version, x.attempt, x.agent_id, x.incarnation, x.assigned_ms, x.started_ms, x.updated_ms, x.until_ms,
         x.reason, x.spent, x.crashes, string_to_array(x.crashed_on, ','), x.progress, x.scores,
         coalesce(string_to_array(x.ended, E'\\n'), '{}'), lease.epoch, lease.batch
-    FROM lease, {rows}
-    WHERE NOT x.is_keyed OR x.id IN (SELECT task_id FROM claimed)
+    FROM lease, born AS x
     RETURNING 1
 )""",
     written="inserted",
+    told="born",
 )
 
 BIRTHS_AND_DEATHS: Final = Part(
-    _FOR_LIFE + _CHANGING + _ENDING,
+    _FOR_LIFE + _CHANGING + _ENDING + _EVENTS,
     """
+brief AS (
+    SELECT x.* FROM {rows} WHERE NOT x.is_keyed OR x.id IN (SELECT task_id FROM claimed)
+),
 passed AS (
     INSERT INTO task_history ({history})
     SELECT
         x.id, lease.pool, x.type, x.priority, x.created_ms, x.spec, x.payload, x.retry_of, x.state, x.version,
         x.attempt, x.agent_id, x.incarnation, x.started_ms, x.updated_ms, x.reason, x.progress,
         coalesce(string_to_array(x.ended, E'\\n'), '{}'), x.finished_ms, x.result, x.error, lease.epoch, lease.batch
-    FROM lease, {rows}
-    WHERE NOT x.is_keyed OR x.id IN (SELECT task_id FROM claimed)
+    FROM lease, brief AS x
     RETURNING 1
 )""",
     written="passed",
+    told="brief",
 )
 """Tasks that are new and final at once."""
 
 UPDATES: Final = Part(
-    _GUARD + _CHANGING,
+    _GUARD + _CHANGING + _EVENTS,
     """
 updated AS (
     UPDATE task t SET
@@ -181,13 +191,14 @@ updated AS (
     FROM lease, {rows}
     WHERE t.id = ANY({ids}) AND t.id = x.id AND t.pool = lease.pool
         AND t.state = x.was_state AND t.attempt = x.was_attempt
-    RETURNING 1
+    RETURNING x.events
 )""",
     written="updated",
+    told="updated",
 )
 
 FINISHES: Final = Part(
-    _GUARD + _CHANGING + _ENDING,
+    _GUARD + _CHANGING + _ENDING + _EVENTS,
     """
 finished AS (
     DELETE FROM task t USING lease, {rows}
@@ -196,7 +207,7 @@ finished AS (
     RETURNING
         t.id, t.pool, t.type, t.priority, t.created_ms, t.spec, t.payload, t.retry_of, x.state, x.version, x.attempt,
         x.agent_id, x.incarnation, x.started_ms, x.updated_ms, x.reason, x.progress, {attempts} AS attempts,
-        x.finished_ms, x.result, x.error, lease.epoch, lease.batch
+        x.finished_ms, x.result, x.error, lease.epoch, lease.batch, x.events
 ),
 kept AS (
     INSERT INTO task_history ({history}) SELECT {history} FROM finished
@@ -206,6 +217,7 @@ released AS (
     WHERE k.task_id = ANY({ids}) AND k.task_id = finished.id
 )""",
     written="finished",
+    told="finished",
 )
 
 AGENTS: Final = Part(
@@ -306,6 +318,37 @@ dropped AS (
 )""",
 )
 
+TOLD: Final = Part(
+    _EVENTS,
+    """
+told AS (
+    INSERT INTO event_outbox AS o (pool, epoch, batch, at_ms, events)
+    SELECT lease.pool, lease.epoch, lease.batch, lease.now_ms, all_told.events
+    FROM lease, (
+        SELECT string_agg(each.events, '\\x0a'::bytea) AS events
+        FROM (SELECT x.events FROM {rows}{told}) AS each WHERE each.events IS NOT NULL
+    ) AS all_told
+    WHERE all_told.events IS NOT NULL
+    -- A batch that is halved for a bad row tells what it has to tell in pieces.
+    ON CONFLICT (pool, epoch, batch) DO UPDATE SET events = o.events || '\\x0a'::bytea || excluded.events
+)""",
+)
+"""The outbox's row of this batch. The rows of this part are what is told of agents."""
+
+PUBLISHED: Final = Part(
+    (("places", "bigint"),),
+    """
+published AS (
+    DELETE FROM event_outbox
+    WHERE pool = (SELECT pool FROM lease)
+        AND (epoch, batch) > (({ids})[1], ({ids})[2]) AND (epoch, batch) <= (({ids})[3], ({ids})[4])
+)""",
+)
+"""What need not be kept any more. Its one array is epoch and batch twice: after which, and through which one.
+
+The lower bound is only there so that the index is not searched through what was deleted before.
+"""
+
 
 @lru_cache(maxsize=256)
 def statement(head: Head, parts: tuple[Part, ...]) -> str:
@@ -314,8 +357,9 @@ def statement(head: Head, parts: tuple[Part, ...]) -> str:
     if CLAIMS not in parts and (INSERTS in parts or BIRTHS_AND_DEATHS in parts):
         texts.append(_NO_CLAIMS)
     first = head.parameters + 1
+    told = "".join(f" UNION ALL SELECT events FROM {part.told}" for part in parts if part.told is not None)  # noqa: S608 - names from the parts above
     for part in parts:
-        texts.append(_numbered(part, first))
+        texts.append(_numbered(part, first).replace("{told}", told))
         first += len(part.columns)
     counts = [f"(SELECT count(*) FROM {part.written})" for part in parts if part.written is not None]  # noqa: S608 - names from the parts above
     return f"WITH{','.join(texts)}\nSELECT now_ms, {' + '.join(counts) or '0'} AS written FROM lease"

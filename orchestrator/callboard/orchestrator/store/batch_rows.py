@@ -10,12 +10,14 @@ import msgspec
 
 from callboard.orchestrator.core.changes import Changes
 from callboard.orchestrator.store import batch
+from callboard.orchestrator.store.port import NO_EVENTS, NOTHING_PUBLISHED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from callboard.orchestrator.core.changes import AgentRow, Ending, NewTask, TaskChange
     from callboard.orchestrator.store.batch import Part
+    from callboard.orchestrator.store.port import Events, Published
 
 _json = msgspec.json.Encoder()
 
@@ -28,21 +30,23 @@ class Rows:
     arrays: list[list[Any]]
 
 
-def rows_of(changes: Changes) -> Rows:
-    """Sort the changes into the parts of a statement."""
+def rows_of(changes: Changes, events: Events = NO_EVENTS, published: Published = NOTHING_PUBLISHED) -> Rows:
+    """Sort the changes, and what is told of them, into the parts of a statement."""
     claims: list[tuple[Any, ...]] = []
     inserts: list[tuple[Any, ...]] = []
     births_and_deaths: list[tuple[Any, ...]] = []
     updates: list[tuple[Any, ...]] = []
     finishes: list[tuple[Any, ...]] = []
     claimed: set[tuple[str, str]] = set()
+    told = events.tasks
     for change in changes.tasks:
         new, ending = change.new, change.ending
+        lines = (told.get(change.columns.task_id),)
         if new is None:
             if ending is None:
-                updates.append(_guard(change) + _changing(change))
+                updates.append(_guard(change) + _changing(change) + lines)
             else:
-                finishes.append(_guard(change) + _changing(change) + _ending(ending))
+                finishes.append(_guard(change) + _changing(change) + _ending(ending) + lines)
             continue
         if new.key_scope is not None and new.key is not None:
             # Within a batch the first task gets the key; one row cannot be claimed twice in a statement.
@@ -52,9 +56,9 @@ def rows_of(changes: Changes) -> Rows:
             finished_ms = None if ending is None else ending.finished_ms
             claims.append((new.task_id, new.key_scope, new.key, new.digest, new.created_ms, finished_ms))
         if ending is None:
-            inserts.append(_for_life(new) + _changing(change))
+            inserts.append(_for_life(new) + _changing(change) + lines)
         else:
-            births_and_deaths.append(_for_life(new) + _changing(change) + _ending(ending))
+            births_and_deaths.append(_for_life(new) + _changing(change) + _ending(ending) + lines)
     # Forgotten and back again within a batch: it is back.
     present = {row.agent_id for row in changes.agents}
     pairs: tuple[tuple[Part, Iterable[tuple[Any, ...]]], ...] = (
@@ -74,6 +78,8 @@ def rows_of(changes: Changes) -> Rows:
         (batch.ENDED_DIALOGUES, [(row.task_id,) for row in changes.dialogues if row.dialogue is None]),
         (batch.KEPT_HOLDS, changes.kept_holds),
         (batch.DROPPED_HOLDS, [hold[:-1] for hold in changes.dropped_holds]),
+        (batch.TOLD, [(events.agents,)] if events else []),
+        (batch.PUBLISHED, [] if published == NOTHING_PUBLISHED else [(n,) for place in published for n in place]),
     )
     filled = [(part, rows) for part, rows in pairs if rows]
     arrays = [_array(column) for _, rows in filled for column in zip(*rows, strict=True)]

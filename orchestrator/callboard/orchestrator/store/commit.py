@@ -15,16 +15,17 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from callboard.orchestrator.core.changes import Changes
 from callboard.orchestrator.store import leases
 from callboard.orchestrator.store.batch import TAKE, TAKEN, Head, statement
 from callboard.orchestrator.store.batch_rows import Rows, halves, rows_of
 from callboard.orchestrator.store.connections import DATA_ERRORS
 from callboard.orchestrator.store.driver import PgConnection, Record
-from callboard.orchestrator.store.port import Committed, FencedError, Lease
+from callboard.orchestrator.store.port import Committed, Events, FencedError, Lease
 
 if TYPE_CHECKING:
-    from callboard.orchestrator.core.changes import Changes
     from callboard.orchestrator.store.connections import Lent
+    from callboard.orchestrator.store.port import Published
 
 log = structlog.get_logger()
 
@@ -42,9 +43,17 @@ WHERE k.key = ANY($4::text[])
 
 
 async def commit(
-    lent: Lent, lease: Lease, number: int, changes: Changes, *, lease_ms: int, key_retention_ms: int
+    lent: Lent,
+    lease: Lease,
+    number: int,
+    changes: Changes,
+    *,
+    lease_ms: int,
+    key_retention_ms: int,
+    events: Events,
+    published: Published,
 ) -> Committed:
-    """Write batch `number` and extend the lease.
+    """Write batch `number` with its events and extend the lease; forget what is published.
 
     Raises:
         FencedError: the pool has another owner or epoch, or `number` does not follow.
@@ -52,11 +61,11 @@ async def commit(
     attempt = _Attempt(lent.pg, lease, number, lease_ms=lease_ms, key_retention_ms=key_retention_ms)
     lent.handed_over = True
     try:
-        row = await attempt.run(TAKE, rows_of(changes))
+        row = await attempt.run(TAKE, rows_of(changes, events, published))
     except DATA_ERRORS as error:
         what = _without_contents(error)
         log.warning("a batch has a bad row", pool=lease.pool, epoch=lease.epoch, batch=number, error=what)
-        row = await attempt.run_apart(changes)
+        row = await attempt.run_apart(changes, events, published)
     if row is not None and row["written"] == len(changes.tasks):
         return Committed(now_ms=row["now_ms"])
     return await attempt.settle(changes)
@@ -75,18 +84,18 @@ class _Attempt:
         """One statement; `None` when the lease does not stand as `head` wants it."""
         return await self._pg.fetchrow(statement(head, rows.parts), *self._head[: head.parameters], *rows.arrays)
 
-    async def run_apart(self, changes: Changes) -> Record | None:
-        """The same batch in one transaction, without its bad rows."""
+    async def run_apart(self, changes: Changes, events: Events, published: Published) -> Record | None:
+        """The same batch in one transaction, without its bad rows and what is told of them."""
         async with self._pg.transaction():
-            row = await self.run(TAKE, Rows((), []))
+            row = await self.run(TAKE, rows_of(Changes(), Events(agents=events.agents), published))
             if row is not None:
-                await self._halve(changes)
+                await self._halve(changes, Events(tasks=events.tasks))
         return row
 
-    async def _halve(self, changes: Changes) -> None:
+    async def _halve(self, changes: Changes, events: Events) -> None:
         try:
             async with self._pg.transaction():
-                await self.run(TAKEN, rows_of(changes))
+                await self.run(TAKEN, rows_of(changes, events))
         except DATA_ERRORS as error:
             parts = halves(changes)
             if not parts:
@@ -99,7 +108,7 @@ class _Attempt:
                     error=_without_contents(error),
                 )
             for part in parts:
-                await self._halve(part)
+                await self._halve(part, events)
 
     async def settle(self, changes: Changes) -> Committed:
         """What this batch did, if it is committed.

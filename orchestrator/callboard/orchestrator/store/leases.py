@@ -12,7 +12,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from callboard.orchestrator.store.driver import PgConnection, Record
-from callboard.orchestrator.store.port import FencedError, Lease
+from callboard.orchestrator.store.port import NOTHING_PUBLISHED, FencedError, Lease, Published
 
 _COLUMNS: Final = "pool, holder, replica, epoch, batch, since_ms, (extract(epoch FROM now()) * 1000)::bigint AS now_ms"
 _ACQUIRE: Final = f"""
@@ -24,12 +24,25 @@ ON CONFLICT (pool) DO UPDATE SET
 WHERE l.holder IS NULL OR l.holder = excluded.holder OR l.expires_at <= now()
 RETURNING {_COLUMNS}
 """  # noqa: S608 - made of the constant above
+_FORGET: Final = """
+published AS (
+    DELETE FROM event_outbox
+    WHERE pool = (SELECT pool FROM lease)
+        AND (epoch, batch) > ($4::bigint, $5::bigint) AND (epoch, batch) <= ($6::bigint, $7::bigint)
+)
+"""
 _RENEW: Final = f"""
-UPDATE pool_lease SET expires_at = now() + $4::bigint * interval '1 millisecond'
-WHERE pool = $1 AND epoch = $2 AND holder = $3
-RETURNING {_COLUMNS}
+WITH lease AS (
+    UPDATE pool_lease SET expires_at = now() + $8::bigint * interval '1 millisecond'
+    WHERE pool = $1 AND epoch = $2 AND holder = $3
+    RETURNING {_COLUMNS}
+), {_FORGET} SELECT * FROM lease
+"""  # noqa: S608 - made of the constants above
+_RELEASE: Final = f"""
+WITH lease AS (
+    UPDATE pool_lease SET holder = NULL WHERE pool = $1 AND epoch = $2 AND holder = $3 RETURNING pool
+), {_FORGET} SELECT pool FROM lease
 """  # noqa: S608 - made of the constant above
-_RELEASE: Final = "UPDATE pool_lease SET holder = NULL WHERE pool = $1 AND epoch = $2 AND holder = $3"
 _READ: Final = f"SELECT {_COLUMNS} FROM pool_lease WHERE pool = $1 AND epoch = $2 AND holder = $3"  # noqa: S608 - made of the constant above
 
 
@@ -39,13 +52,16 @@ async def acquire(pg: PgConnection, pool: str, *, holder: str, replica: str, lea
     return None if row is None else Lease(**row)
 
 
-async def renew(pg: PgConnection, lease: Lease, *, lease_ms: int) -> Lease:
-    """Extend a lease that is ours.
+async def renew(pg: PgConnection, lease: Lease, *, lease_ms: int, published: Published) -> Lease:
+    """Extend a lease that is ours, and forget what is published.
 
     Raises:
         FencedError: it is not.
     """
-    return _still_ours(lease, await pg.fetchrow(_RENEW, lease.pool, lease.epoch, lease.holder, lease_ms))
+    row = await pg.fetchrow(
+        _RENEW, lease.pool, lease.epoch, lease.holder, *published.after, *published.through, lease_ms
+    )
+    return _still_ours(lease, row)
 
 
 async def read(pg: PgConnection, lease: Lease) -> Lease:
@@ -57,9 +73,9 @@ async def read(pg: PgConnection, lease: Lease) -> Lease:
     return _still_ours(lease, await pg.fetchrow(_READ, lease.pool, lease.epoch, lease.holder))
 
 
-async def release(pg: PgConnection, lease: Lease) -> None:
-    """Give the lease up, if it is ours."""
-    await pg.execute(_RELEASE, lease.pool, lease.epoch, lease.holder)
+async def release(pg: PgConnection, lease: Lease, *, published: Published = NOTHING_PUBLISHED) -> None:
+    """Give the lease up, if it is ours, and forget what is published."""
+    await pg.execute(_RELEASE, lease.pool, lease.epoch, lease.holder, *published.after, *published.through)
 
 
 def _still_ours(lease: Lease, row: Record) -> Lease:

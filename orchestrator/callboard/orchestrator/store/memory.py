@@ -33,12 +33,19 @@ from callboard.orchestrator.store.memory_rows import Kept, place_of, stored_of, 
 from callboard.orchestrator.store.memory_waiting import Waiting
 from callboard.orchestrator.store.port import (
     LIVE_STATES,
+    NO_EVENTS,
+    NOTHING_PUBLISHED,
+    Backlog,
     Committed,
+    Events,
     FencedError,
     KeyHolder,
     Lease,
     OfferContent,
     Original,
+    OutboxRow,
+    Place,
+    Published,
 )
 from callboard.schemas.limits import KEPT_ATTEMPTS
 from callboard.schemas.vocabulary import HELD_TASK_STATES, Durability, TaskState
@@ -97,6 +104,7 @@ class MemoryStore:
         self._key_holds: dict[tuple[str, str, str, int], str] = {}
         self._dialogues: dict[tuple[str, str], Dialogue] = {}
         self._waiting = Waiting()
+        self._outbox: dict[str, dict[Place, OutboxRow]] = {}
 
     async def open(self) -> None:
         """Nothing to connect to."""
@@ -122,8 +130,8 @@ class MemoryStore:
         self._holdings[pool] = _Holding(lease, now_ms + lease_ms, Committed())
         return lease
 
-    async def renew(self, lease: Lease, *, lease_ms: int) -> Lease:
-        """Extend a lease that is still ours.
+    async def renew(self, lease: Lease, *, lease_ms: int, published: Published = NOTHING_PUBLISHED) -> Lease:
+        """Extend a lease that is still ours, and forget what is published.
 
         Raises:
             FencedError: it is not.
@@ -131,14 +139,16 @@ class MemoryStore:
         held = self._ours(lease)
         now_ms = self._clock()
         held.expires_ms = now_ms + lease_ms
+        self._forget(lease.pool, published)
         return replace(held.lease, now_ms=now_ms)
 
-    async def release(self, lease: Lease) -> None:
-        """Give the lease up, if it is ours."""
+    async def release(self, lease: Lease, *, published: Published = NOTHING_PUBLISHED) -> None:
+        """Give the lease up, if it is ours, and forget what is published."""
         try:
             self._ours(lease).is_given_up = True
         except FencedError:
             return
+        self._forget(lease.pool, published)
 
     def _ours(self, lease: Lease) -> _Holding:
         held = self._holdings.get(lease.pool)
@@ -148,8 +158,17 @@ class MemoryStore:
 
     # -- batches -----------------------------------------------------------------------------------------------------
 
-    async def commit(self, lease: Lease, number: int, changes: Changes, *, lease_ms: int) -> Committed:
-        """Write batch `number` and extend the lease.
+    async def commit(
+        self,
+        lease: Lease,
+        number: int,
+        changes: Changes,
+        *,
+        lease_ms: int,
+        events: Events = NO_EVENTS,
+        published: Published = NOTHING_PUBLISHED,
+    ) -> Committed:
+        """Write batch `number` with its events and extend the lease; forget what is published.
 
         Raises:
             FencedError: the pool has another owner or epoch, or `number` does not follow.
@@ -169,10 +188,32 @@ class MemoryStore:
             elif not self._update_if_current(lease.pool, change):
                 stale.add(change.columns.task_id)
         self._write_others(lease.pool, changes)
+        told = [lines for task_id, lines in events.tasks.items() if task_id not in refused | stale]
+        told += [] if events.agents is None else [events.agents]
+        if told:
+            place = Place(lease.epoch, number)
+            self._outbox.setdefault(lease.pool, {})[place] = OutboxRow(place, now_ms, b"\n".join(told))
+        self._forget(lease.pool, published)
         held.lease = replace(held.lease, batch=number)
         held.expires_ms = now_ms + lease_ms
         held.last = Committed(refused=frozenset(refused), stale=frozenset(stale), now_ms=now_ms)
         return held.last
+
+    def _forget(self, pool: str, published: Published) -> None:
+        kept = self._outbox.get(pool, {})
+        for place in [place for place in kept if published.after < place <= published.through]:
+            del kept[place]
+
+    async def outbox(self, pool: str, after: Place, *, limit: int) -> list[OutboxRow]:
+        """At most `limit` batches with events that are kept, in the order of their commits, from behind `after` on."""
+        kept = self._outbox.get(pool, {})
+        return [kept[place] for place in sorted(kept) if place > after][:limit]
+
+    async def backlog(self, pool: str) -> Backlog:
+        """How much is kept of a pool's events."""
+        kept = self._outbox.get(pool, {}).values()
+        oldest_ms = min((row.at_ms for row in kept), default=None)
+        return Backlog(len(kept), sum(len(row.lines) for row in kept), oldest_ms)
 
     def _write_others(self, pool: str, changes: Changes) -> None:
         for agent_id in changes.forgotten_agents:

@@ -8,10 +8,12 @@ Rules:
   and the result is the same as the first time.
 - Every row is guarded by the state and attempt that the batch before left. What does not match is not written and is
   reported as `stale`.
+- The events of a batch are written with it: those of the tasks that it wrote, and no others. They stay until a later
+  batch, a renewal or a release says that they are published.
 """
 
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -82,6 +84,59 @@ class Original(msgspec.Struct, frozen=True, kw_only=True):
     payload: bytes
 
 
+class Place(NamedTuple):
+    """A batch among all that a pool ever had, in the order of their commits."""
+
+    epoch: int
+    batch: int
+
+
+NOWHERE: Final = Place(0, 0)
+"""Before the first batch."""
+
+
+class Events(msgspec.Struct, frozen=True, kw_only=True):
+    """What a batch tells the world: lines of JSON, the `data` of its events, in the order of the changes.
+
+    `tasks` by task id; `agents` are those of agents, `None` when there are none.
+    """
+
+    tasks: dict[str, bytes] = {}
+    agents: bytes | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.tasks) or self.agents is not None
+
+
+NO_EVENTS: Final = Events()
+
+
+class Published(NamedTuple):
+    """The batches whose events are surely published, so that they need not be kept: `after` < batch <= `through`."""
+
+    after: Place
+    through: Place
+
+
+NOTHING_PUBLISHED: Final = Published(NOWHERE, NOWHERE)
+
+
+class OutboxRow(NamedTuple):
+    """The events of one batch that are not known to be published, as lines; `at_ms` is when it was written."""
+
+    place: Place
+    at_ms: int
+    lines: bytes
+
+
+class Backlog(NamedTuple):
+    """How much a pool's outbox holds, in batches and bytes, and since when, ms since the epoch."""
+
+    rows: int
+    bytes: int
+    oldest_ms: int | None
+
+
 class FencedError(Exception):
     """The pool has another owner, or another epoch: this holder must let go at once."""
 
@@ -135,16 +190,19 @@ class Store(Protocol):
         """
         ...
 
-    async def renew(self, lease: Lease, *, lease_ms: int) -> Lease:
-        """Extend a lease that is still ours.
+    async def renew(self, lease: Lease, *, lease_ms: int, published: Published = NOTHING_PUBLISHED) -> Lease:
+        """Extend a lease that is still ours, and forget what is published.
 
         Raises:
             FencedError: it is not.
         """
         ...
 
-    async def release(self, lease: Lease) -> None:
-        """Give the lease up, so that another replica may take it at once; nothing happens when it is not ours."""
+    async def release(self, lease: Lease, *, published: Published = NOTHING_PUBLISHED) -> None:
+        """Give the lease up, so that another replica may take it at once, and forget what is published.
+
+        Nothing happens when the lease is not ours.
+        """
         ...
 
     async def load(self, lease: Lease) -> Snapshot:
@@ -177,15 +235,33 @@ class Store(Protocol):
         """
         ...
 
-    async def commit(self, lease: Lease, number: int, changes: Changes, *, lease_ms: int) -> Committed:
-        """Write batch `number` and extend the lease, in one transaction.
+    async def commit(
+        self,
+        lease: Lease,
+        number: int,
+        changes: Changes,
+        *,
+        lease_ms: int,
+        events: Events = NO_EVENTS,
+        published: Published = NOTHING_PUBLISHED,
+    ) -> Committed:
+        """Write batch `number` with its events and extend the lease, in one transaction; forget what is published.
 
-        Of new tasks with one key in a batch, the first gets it. An agent both written and forgotten is written.
+        Of new tasks with one key in a batch, the first gets it. An agent both written and forgotten is written. The
+        events of tasks that are refused or stale are not written.
 
         Raises:
             FencedError: the pool has another owner or epoch, or `number` does not follow.
             StoreUnavailableError: the outcome is unknown; commit the same batch again.
         """
+        ...
+
+    async def outbox(self, pool: str, after: Place, *, limit: int) -> list[OutboxRow]:
+        """At most `limit` batches with events that are kept, in the order of their commits, from behind `after` on."""
+        ...
+
+    async def backlog(self, pool: str) -> Backlog:
+        """How much is kept of a pool's events."""
         ...
 
     async def offers(self, task_ids: list[str]) -> dict[str, OfferContent]:

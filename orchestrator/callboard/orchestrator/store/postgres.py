@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from callboard.orchestrator.store import leases, loading, maintenance, reads, waiting
+from callboard.orchestrator.store import leases, loading, maintenance, outbox, reads, waiting
 from callboard.orchestrator.store.commit import commit
 from callboard.orchestrator.store.connections import DISPATCHING, READING, WRITING, Connections
 from callboard.orchestrator.store.documents import document_of
 from callboard.orchestrator.store.driver import PgConnection
+from callboard.orchestrator.store.port import NO_EVENTS, NOTHING_PUBLISHED
 from callboard.orchestrator.store.schema import check_schema
 from callboard.schemas.errors import ConfigurationError
 from callboard.schemas.vocabulary import Durability
@@ -26,7 +27,18 @@ if TYPE_CHECKING:
 
     from callboard.orchestrator.core.changes import AgendaRead, Changes, LaneRead, Snapshot, StoredTask
     from callboard.orchestrator.core.events import Looked
-    from callboard.orchestrator.store.port import Committed, KeyHolder, Lease, OfferContent, Original
+    from callboard.orchestrator.store.port import (
+        Backlog,
+        Committed,
+        Events,
+        KeyHolder,
+        Lease,
+        OfferContent,
+        Original,
+        OutboxRow,
+        Place,
+        Published,
+    )
     from callboard.schemas.tasks import ListTasks, TaskDocument, TaskPage
 
 log = structlog.get_logger()
@@ -121,21 +133,21 @@ class PostgresStore:
                 raise
             return lease
 
-    async def renew(self, lease: Lease, *, lease_ms: int) -> Lease:
-        """Extend a lease that is still ours.
+    async def renew(self, lease: Lease, *, lease_ms: int, published: Published = NOTHING_PUBLISHED) -> Lease:
+        """Extend a lease that is still ours, and forget what is published.
 
         Raises:
             FencedError: it is not.
         """
         async with self._writing.use() as lent:
             lent.handed_over = True
-            return await leases.renew(lent.pg, lease, lease_ms=lease_ms)
+            return await leases.renew(lent.pg, lease, lease_ms=lease_ms, published=published)
 
-    async def release(self, lease: Lease) -> None:
-        """Give the lease up, if it is ours."""
+    async def release(self, lease: Lease, *, published: Published = NOTHING_PUBLISHED) -> None:
+        """Give the lease up, if it is ours, and forget what is published."""
         async with self._writing.use() as lent:
             lent.handed_over = True
-            await leases.release(lent.pg, lease)
+            await leases.release(lent.pg, lease, published=published)
 
     async def load(self, lease: Lease) -> Snapshot:
         """What a new owner starts from, as committed."""
@@ -157,15 +169,42 @@ class PostgresStore:
         async with self._reading.use() as lent:
             return await waiting.queued_before(lent.pg, pool, placement, priority, order_ms=order_ms, task_id=task_id)
 
-    async def commit(self, lease: Lease, number: int, changes: Changes, *, lease_ms: int) -> Committed:
-        """Write batch `number` and extend the lease, in one transaction.
+    async def commit(
+        self,
+        lease: Lease,
+        number: int,
+        changes: Changes,
+        *,
+        lease_ms: int,
+        events: Events = NO_EVENTS,
+        published: Published = NOTHING_PUBLISHED,
+    ) -> Committed:
+        """Write batch `number` with its events and extend the lease, in one transaction; forget what is published.
 
         Raises:
             FencedError: the pool has another owner or epoch, or `number` does not follow.
         """
         async with self._writing.use() as lent:
-            retention_ms = self._key_retention_ms
-            return await commit(lent, lease, number, changes, lease_ms=lease_ms, key_retention_ms=retention_ms)
+            return await commit(
+                lent,
+                lease,
+                number,
+                changes,
+                lease_ms=lease_ms,
+                key_retention_ms=self._key_retention_ms,
+                events=events,
+                published=published,
+            )
+
+    async def outbox(self, pool: str, after: Place, *, limit: int) -> list[OutboxRow]:
+        """At most `limit` batches with events that are kept, in the order of their commits, from behind `after` on."""
+        async with self._dispatching.use() as lent:
+            return await outbox.read(lent.pg, pool, after, limit=limit)
+
+    async def backlog(self, pool: str) -> Backlog:
+        """How much is kept of a pool's events."""
+        async with self._reading.use() as lent:
+            return await outbox.backlog(lent.pg, pool)
 
     async def offers(self, task_ids: list[str]) -> dict[str, OfferContent]:
         """What offers of these live tasks carry; ids that are not live are left out."""

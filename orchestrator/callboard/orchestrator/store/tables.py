@@ -25,7 +25,7 @@ from sqlalchemy import (
     Uuid,
 )
 
-SCHEMA_REVISION: Final = "0004"
+SCHEMA_REVISION: Final = "0005"
 """The migration that this version needs."""
 
 metadata: Final = MetaData()
@@ -163,3 +163,14 @@ task_dialogue: Final = Table(
 )
 """What the attempts in hand asked last, of the few that ask anything: apart from `task`, whose rows are written all the
 time."""
+
+event_outbox: Final = Table(
+    "event_outbox",
+    metadata,
+    _required("pool", Text, key=True),
+    _required("epoch", BigInteger, key=True),
+    _required("batch", BigInteger, key=True),
+    _required("at_ms", BigInteger),
+    _required("events", LargeBinary),
+)
+"""The events of batches that are not known to be published: lines of JSON."""
