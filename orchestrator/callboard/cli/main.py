@@ -39,7 +39,11 @@ app = App(
 _SERVICE: Final = Group("Orchestrator", sort_key=1)
 _TASKS: Final = Group("Tasks", sort_key=2)
 _AGENTS: Final = Group("Agents", sort_key=3)
-_agent = App(name="agent", help="Look at one agent, or turn a command or a chat endpoint into one.", group=_AGENTS)
+_agent = App(
+    name="agent",
+    help="Look at one agent, or make one of a command, an endpoint or others' agents.",
+    group=_AGENTS,
+)
 _pool = App(name="pool", help="Pause or resume the pool.", group=_SERVICE)
 _ID: Final = "01993b5e-7c1a-7bd2-8f0e-3a1f5c2d9e10"
 _EXEC: Final = "callboard agent exec --capability lint -- ruff check --stdin-filename x.py -"
@@ -70,6 +74,7 @@ _COMMANDS: Final = (
     (_agent, "get", _AGENTS, "agents:get", "callboard agent get reviewer-1"),
     (_agent, "exec", _AGENTS, "agent_exec:agent_exec", _EXEC),
     (_agent, "llm", _AGENTS, "agent_llm:agent_llm", _LLM),
+    (_agent, "synadia", _AGENTS, "agent_synadia:agent_synadia", "callboard agent synadia --only agent=claude-code"),
     (app, "spawn", _AGENTS, "agents:spawn", "callboard spawn tester --capability python --slots 2"),
     (app, "shutdown", _AGENTS, "agents:shutdown", "callboard shutdown reviewer-1 --grace 10s"),
     (app, "drain", _AGENTS, "agents:drain", "callboard drain reviewer-1 --reason maintenance"),

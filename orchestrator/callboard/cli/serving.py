@@ -51,7 +51,6 @@ def serve(make: Callable[..., Served], who: AgentOptions, to: Connection) -> Non
         UsageError: an option cannot be used.
         ConfigurationError: as `make`, or as the agent's `run`.
     """
-    options, advice = options_of(to)
     labels = {name: parse_label(value) for name, value in parse_pairs(who.label, "--label").items()}
     common: dict[str, Any] = {
         "agent_id": who.agent_id,
@@ -63,7 +62,18 @@ def serve(make: Callable[..., Served], who: AgentOptions, to: Connection) -> Non
         "prefix": to.prefix,
         "task_types": who.type or ("*",),
     }
-    agent = make(**common)
+    serve_with(lambda: make(**common), to)
+
+
+def serve_with(make: Callable[[], Served], to: Connection) -> None:
+    """Run what `make` makes, over the connection that the options mean.
+
+    Raises:
+        UsageError: an option cannot be used.
+        ConfigurationError: as `make`, or as `run` of what it makes.
+    """
+    options, advice = options_of(to)
+    agent = make()
 
     async def ready() -> None:
         if advice:
