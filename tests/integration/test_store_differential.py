@@ -12,11 +12,23 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from msgspec.structs import replace
 from tests.support.store_postgres import opened_store
-from tests.support.store_rows import RETENTION_MS, T0, Draft, S, agent_row, as_json, dialogue, draft, ended_attempt
+from tests.support.store_rows import (
+    RETENTION_MS,
+    T0,
+    Draft,
+    S,
+    agent_row,
+    as_json,
+    dialogue,
+    draft,
+    ended_attempt,
+    kept_lines,
+    told,
+)
 
 from callboard.orchestrator.core.changes import AgendaRead, Changes, KeyHold, LaneRead, TaskDialogue
 from callboard.orchestrator.store.memory import MemoryStore
-from callboard.orchestrator.store.port import FIRST_ID, FencedError, Lease
+from callboard.orchestrator.store.port import FIRST_ID, NOTHING_PUBLISHED, NOWHERE, FencedError, Lease, Place, Published
 from callboard.schemas.tasks import ListTasks, TaskError
 from callboard.schemas.vocabulary import FINAL_TASK_STATES, AgentState, TaskPriority, TaskState
 from callboard.schemas.why import AgentScore
@@ -136,7 +148,11 @@ class Stream:
         answers: list[Any] = []
         for store, lease in zip(self.stores, leases, strict=True):
             try:
-                committed = await store.commit(lease, number, changes, lease_ms=LEASE_MS)
+                events = told(*changes.tasks, agents=b"agents" if changes.agents else None)
+                published = Published(NOWHERE, Place(lease.epoch, number - 3)) if number % 4 == 0 else NOTHING_PUBLISHED
+                committed = await store.commit(
+                    lease, number, changes, lease_ms=LEASE_MS, events=events, published=published
+                )
                 answers.append((committed.refused, committed.stale))
             except FencedError:
                 answers.append("fenced")
@@ -258,6 +274,7 @@ class Stream:
         answers: dict[str, Any] = {
             "load": await store.load(lease),
             "offers": await store.offers(ids),
+            "outbox": await kept_lines(store, pool),
             "documents": as_json(await store.documents(pool, ids)),
             "look_up": [await store.look_up(pool, task_id) for task_id in ids[:5]],
             "original": [as_json(_fields(await store.original(pool, task_id))) for task_id in ids[:3]],

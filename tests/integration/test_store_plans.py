@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 from tests.support.store_postgres import opened_store
-from tests.support.store_rows import S, agent_row, dialogue, draft, own
+from tests.support.store_rows import S, agent_row, dialogue, draft, own, told
 
 from callboard.orchestrator.core.changes import Changes, KeyHold, TaskDialogue
 from callboard.orchestrator.store import loading, reads, waiting
@@ -16,6 +16,8 @@ from callboard.orchestrator.store.batch import TAKE, statement
 from callboard.orchestrator.store.batch_rows import rows_of
 from callboard.orchestrator.store.connections import DISPATCHING, READING, WRITING
 from callboard.orchestrator.store.driver import PgConnection
+from callboard.orchestrator.store.leases import RELEASE, RENEW
+from callboard.orchestrator.store.port import NOWHERE, Place, Published
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -27,6 +29,7 @@ pytestmark = pytest.mark.anyio
 
 BURST = 3_000
 DEEP = 100_000
+PUBLISHED = Published(NOWHERE, Place(1, 1))
 GENERIC_AFTER = 6
 """Executions after which Postgres settles for one plan for all values."""
 
@@ -66,7 +69,10 @@ async def test_plans_cached_when_the_tables_were_empty_hold_after_a_burst(
         await prepare(pg)
         owner = await own(store)
         for _ in range(BURST // 500):
-            await owner.commit(*(draft(key=draft().task_id).insert() for _ in range(500)))
+            tasks = [draft(key=draft().task_id).insert() for _ in range(500)]
+            await owner.commit(*tasks, events=told(*tasks))
+            for _ in range(100):
+                await owner.commit(events=told(agents=b"{}"))
             await owner.commit(*(draft().insert_final() for _ in range(500)))
             await owner.commit(keep=tuple(KeyHold("a", draft().task_id, 1, "key") for _ in range(500)))
             await owner.commit(asked=tuple(TaskDialogue(draft().task_id, dialogue()) for _ in range(500)))
@@ -170,9 +176,9 @@ async def prepare(pg: PgConnection) -> dict[str, str]:
     """Prepare and run every hot statement until its plan is settled; answers their names and NULL arguments."""
     prepared: dict[str, str] = {}
     known = {row[0] for row in await pg.fetch("SELECT name FROM pg_prepared_statements")}
-    parts = [rows_of(changes) for changes in shapes(1)]
+    parts = [rows_of(changes, told(*changes.tasks, agents=b"{}"), PUBLISHED) for changes in shapes(1)]
     statements = {f"batch_{place}": statement(TAKE, rows.parts) for place, rows in enumerate(parts)}
-    statements["offers"] = reads._OFFERS.sql
+    statements |= {"offers": reads._OFFERS.sql, "renew": RENEW, "release": RELEASE}
     for name, sql in statements.items():
         numbers = {int(number) for number in re.findall(r"\$(\d+)", sql)}
         prepared[name] = ", ".join(["NULL"] * len(numbers))

@@ -8,7 +8,7 @@ import pytest
 import structlog
 from msgspec.structs import replace
 from tests.support.store_postgres import opened_store
-from tests.support.store_rows import POOL, T0, S, agent_row, draft, own
+from tests.support.store_rows import POOL, T0, S, agent_row, draft, kept_lines, line_of, own, told
 
 from callboard.orchestrator.core.changes import KeyHold
 from callboard.schemas.tasks import ListTasks
@@ -173,8 +173,10 @@ async def test_many_rows_with_a_few_bad_ones(store: PostgresStore) -> None:
         replace(task.insert(), columns=replace(task.columns, version=0)) if place in bad else task.insert()
         for place, task in enumerate(tasks)
     ]
-    committed = await owner.commit(*inserts)
+    committed = await owner.commit(*inserts, events=told(*inserts, agents=b"agents"))
     assert committed.stale == {tasks[place].task_id for place in bad}
+    [(_, lines)] = await kept_lines(store)
+    assert lines == sorted([b"agents", *(line_of(insert) for place, insert in enumerate(inserts) if place not in bad)])
     assert (await store.load(owner.lease)).counts[S.QUEUED] == 196
 
 

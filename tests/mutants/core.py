@@ -295,8 +295,8 @@ CORE: Final = (
     Mutant(
         safeguard="an attempt that ended meanwhile is not offered",
         path=f"{_CORE}/sealing.py",
-        old="return task is None or task.state is not TaskState.ASSIGNED or task.attempt != effect.attempt",
-        new="return task is effect",
+        old="return task is not None and task.state is TaskState.ASSIGNED and task.attempt == offer.attempt",
+        new="return task is not offer",
         tests=(f"{_UNIT}_offers.py", f"{_UNIT}_batches.py", f"{_UNIT}_outcomes.py"),
     ),
     # Budgets and sickness.

@@ -147,8 +147,8 @@ STORE: Final = (
     Mutant(
         safeguard="row guard (Postgres)",
         path=f"{_STORE}/batch.py",
-        old="        AND t.state = x.was_state AND t.attempt = x.was_attempt\n    RETURNING 1\n",
-        new="    RETURNING 1\n",
+        old="        AND t.state = x.was_state AND t.attempt = x.was_attempt\n    RETURNING x.events\n",
+        new="    RETURNING x.events\n",
         tests=("tests/integration/test_store_postgres.py",),
     ),
     Mutant(
@@ -236,5 +236,76 @@ SESSION: Final = (
         old="return self.handlers >= self._slots or ",
         new="return ",
         tests=_SESSION_TESTS,
+    ),
+)
+
+EVENTS: Final = (
+    Mutant(
+        safeguard="what is told is written with its change",
+        path=f"{_STORE}/batch_rows.py",
+        old="(batch.TOLD, [(events.agents,)] if events else []),",
+        new="(batch.TOLD, []),",
+        tests=("tests/integration/test_store_postgres.py",),
+    ),
+    Mutant(
+        safeguard="what is told is kept, in memory too",
+        path=f"{_STORE}/memory.py",
+        old="        if told:\n",
+        new="        if not told:\n",
+        tests=("tests/unit/test_store_memory.py",),
+        simulated=True,
+    ),
+    Mutant(
+        safeguard="what was not written is not told",
+        path=f"{_STORE}/memory.py",
+        old="if task_id not in refused | stale]",
+        new="if task_id]",
+        tests=("tests/unit/test_store_memory.py",),
+        simulated=True,
+    ),
+    Mutant(
+        safeguard="a task that never existed is not told of",
+        path=f"{_SHELL}/owner.py",
+        old="self.publisher.take(batch.number, [change for change in told if change.about not in dropped])",
+        new="self.publisher.take(batch.number, told)",
+        tests=("tests/contract/test_events.py",),
+    ),
+    Mutant(
+        safeguard="forgotten only once it has arrived",
+        path=f"{_SHELL}/outgoing.py",
+        old="        return Published(self._forgotten, self.published)",
+        new="        return Published(self._forgotten, self.last)",
+        tests=("tests/unit/test_publisher.py",),
+        simulated=True,
+    ),
+    Mutant(
+        safeguard="what may not have arrived is read again",
+        path=f"{_SHELL}/outgoing.py",
+        old="        self._waiting_bytes = 0\n        self._read_through = self.last\n",
+        new="        self._waiting_bytes = 0\n",
+        tests=("tests/unit/test_publisher.py",),
+        simulated=True,
+    ),
+    Mutant(
+        safeguard="what a former owner left is published",
+        path=f"{_SHELL}/outgoing.py",
+        old='        self._read_through = self.last\n        """Through',
+        new='        self._read_through = NOWHERE\n        """Through',
+        tests=("tests/unit/test_publisher.py",),
+        simulated=True,
+    ),
+    Mutant(
+        safeguard="events are published while the lease is trusted",
+        path=f"{_SHELL}/publisher.py",
+        old="        if not self._may_publish():",
+        new="        if False:",
+        tests=("tests/unit/test_publisher.py",),
+    ),
+    Mutant(
+        safeguard="running is told when it is written",
+        path=f"{_SHELL}/core/sealing.py",
+        old="(_changes(pool), _announcements(pool)) if pool.is_urgent else (Changes(), ())",
+        new="(_changes(pool) if pool.is_urgent else Changes(), _announcements(pool))",
+        simulated=True,
     ),
 )

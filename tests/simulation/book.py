@@ -3,6 +3,7 @@
 - A final state and its result never change, and nothing is written after it.
 - Attempts rise by one, each has its one end, and no agent holds more than its slots.
 - A result is of the current attempt, from its own agent and incarnation, or of a client that gave it.
+- What is told was committed, as it was committed; each change is told, each for the first time after the one before it.
 - `recorded`, `created` and `cancelled` are said after the commit only.
 - A question is answered after the commit, with what was said to that very attempt.
 - A task runs once, again when an attempt of it failed or timed out, and else only because of a fault.
@@ -18,6 +19,7 @@ from tests.simulation.world import World
 
 from callboard.orchestrator.core.changes import Changes, TaskChange
 from callboard.orchestrator.core.model import EndedAttempt
+from callboard.schemas.events import Change
 from callboard.schemas.vocabulary import HELD_TASK_STATES, Outcome, TaskState
 
 BY_HAND = b'"by hand"'
@@ -41,6 +43,18 @@ class Line:
     agent_id: str | None
     ends: list[EndedAttempt] = field(default_factory=list[EndedAttempt])
     result: bytes | None = None
+    states: dict[int, TaskState] = field(default_factory=dict[int, TaskState])
+    """The states that were written, by version; some are passed through within one batch."""
+    heard: list[bytes] = field(default_factory=list[bytes])
+    """What was told, by version, when it was told for the first time."""
+
+
+class Heard(msgspec.Struct):
+    """What an event says."""
+
+    task_id: str
+    version: int
+    state: TaskState
 
 
 class Run(NamedTuple):
@@ -146,6 +160,7 @@ class Book:
             self.on_waiting(task_id, columns.attempt)
         line.state, line.attempt, line.version = columns.state, columns.attempt, columns.version
         line.agent_id = columns.agent_id
+        line.states[columns.version] = columns.state
         if change.ending is not None:
             del self.live[task_id]
             line.result = change.ending.result
@@ -221,6 +236,38 @@ class Book:
         line = self.lines.get(task_id)
         if line is None or line.state is not state:
             self._world.fail(f"{task_id} was said to be {state}, and is {line}", about=task_id)
+
+    # Events.
+
+    def heard(self, change: Change) -> None:
+        """Somebody heard of a change."""
+        if not change.topic.startswith("task."):
+            return
+        event = msgspec.json.decode(change.data, type=Heard)
+        task_id, version, line = event.task_id, event.version, self.lines.get(event.task_id)
+        if line is None or version > line.version or event.state is not line.states.get(version, event.state):
+            self._world.fail(
+                f"{task_id} was told to be {event.state} in version {version}, and is {line}", about=task_id
+            )
+        if version > len(line.heard) + 1:
+            self._world.fail(f"{task_id}: version {version} was told after {len(line.heard)}", about=task_id)
+        if version == len(line.heard) + 1:
+            line.heard.append(change.data)
+        elif line.heard[version - 1] != change.data:
+            self._world.fail(f"{task_id}: version {version} was told in two ways", about=task_id)
+        else:
+            self._world.tally["told again"] += 1
+
+    @property
+    def is_told(self) -> bool:
+        """Whether everything was."""
+        return all(len(line.heard) == line.version for line in self.lines.values())
+
+    def check_told(self) -> None:
+        """Every change was told."""
+        for task_id, line in self.lines.items():
+            if len(line.heard) != line.version:
+                self._world.fail(f"{task_id} is in version {line.version}, told {len(line.heard)}", about=task_id)
 
     # Executions.
 

@@ -14,13 +14,28 @@ from callboard.orchestrator.core.events import Looked, WindowRead
 from callboard.orchestrator.core.model import Task
 from callboard.orchestrator.core.specs import stored_task
 from callboard.orchestrator.store.memory import MemoryStore
-from callboard.orchestrator.store.port import Committed, FencedError, KeyHolder, Lease, OfferContent
+from callboard.orchestrator.store.port import (
+    NOWHERE,
+    Committed,
+    Events,
+    FencedError,
+    KeyHolder,
+    Lease,
+    OfferContent,
+    OutboxRow,
+    Place,
+    Published,
+)
 from callboard.schemas.vocabulary import TaskState
 
 LEASE_MS = 3_000
 KEY_RETENTION_MS = 3_600_000
 LATEST_MS = 4_000
 """How long after its answer was given up a commit may still happen."""
+
+
+ToldWith = tuple[Events, Published]
+"""What a batch tells, and what is published meanwhile."""
 
 
 class AwayError(Exception):
@@ -67,7 +82,7 @@ class Database:
             self.on_acquired(lease)
         return lease
 
-    def renew(self, lease: Lease) -> Lease:
+    def renew(self, lease: Lease, published: Published) -> Lease:
         """Extend the lease.
 
         Raises:
@@ -75,14 +90,14 @@ class Database:
             FencedError: there is a later epoch.
         """
         self._require()
-        renewed = done(self._store.renew(lease, lease_ms=LEASE_MS))
+        renewed = done(self._store.renew(lease, lease_ms=LEASE_MS, published=published))
         self._require_current(lease, "renewed its lease")
         return renewed
 
-    def release(self, lease: Lease) -> None:
+    def release(self, lease: Lease, published: Published) -> None:
         """Give the lease up."""
         if not self.is_down:
-            done(self._store.release(lease))
+            done(self._store.release(lease, published=published))
 
     def load(self, lease: Lease) -> Snapshot:
         """What is committed.
@@ -95,7 +110,7 @@ class Database:
 
     # Batches.
 
-    def commit(self, lease: Lease, number: int, changes: Changes) -> Committed:
+    def commit(self, lease: Lease, number: int, changes: Changes, told: ToldWith) -> Committed:
         """Write a batch.
 
         Raises:
@@ -107,9 +122,11 @@ class Database:
             self._world.note("WEATHER a commit is late, and taken for lost")
             self._world.tally["noise late commit"] += 1
             self._book.blame(None)
-            self._world.after(self._world.between(100, LATEST_MS), lambda: self._commit_late(lease, number, changes))
+            self._world.after(
+                self._world.between(100, LATEST_MS), lambda: self._commit_late(lease, number, changes, told)
+            )
             raise AwayError
-        committed = self._commit(lease, number, changes)
+        committed = self._commit(lease, number, changes, told)
         if self._world.chance(self.lost_answers):
             self._world.note("the answer to a commit is lost")
             self._world.tally["noise lost answer"] += 1
@@ -117,15 +134,17 @@ class Database:
             raise AwayError
         return committed
 
-    def _commit_late(self, lease: Lease, number: int, changes: Changes) -> None:
+    def _commit_late(self, lease: Lease, number: int, changes: Changes, told: ToldWith) -> None:
         try:
-            self._commit(lease, number, changes)
+            self._commit(lease, number, changes, told)
         except FencedError:
             self._world.tally["a late commit fenced"] += 1
 
-    def _commit(self, lease: Lease, number: int, changes: Changes) -> Committed:
+    def _commit(self, lease: Lease, number: int, changes: Changes, told: ToldWith) -> Committed:
+        events, published = told
+        commit = self._store.commit(lease, number, changes, lease_ms=LEASE_MS, events=events, published=published)
         try:
-            committed = done(self._store.commit(lease, number, changes, lease_ms=LEASE_MS))
+            committed = done(commit)
         except FencedError:
             self._world.tally["a commit fenced"] += 1
             raise
@@ -148,6 +167,20 @@ class Database:
             self._world.fail(f"{lease.holder} of epoch {lease.epoch} {what} in epoch {self.epoch}")
 
     # Reading.
+
+    def outbox(self, after: Place, limit: int) -> list[OutboxRow]:
+        """What is told and not known to have arrived.
+
+        Raises:
+            AwayError: nothing can be known.
+        """
+        self._require()
+        return done(self._store.outbox(POOL, after, limit=limit))
+
+    @property
+    def keeps_events(self) -> bool:
+        """Whether anything in the outbox is not forgotten."""
+        return bool(done(self._store.outbox(POOL, NOWHERE, limit=1)))
 
     def look_up(self, task_id: str) -> Looked:
         """What is known of a task.

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from tests.simulation.database import LEASE_MS, AwayError
 from tests.simulation.hand import RETRY_MS, Hand
+from tests.simulation.press import Press
 from tests.simulation.watch import Watch
 from tests.support.core_rig import POOL
 
 from callboard.agents.session import events as av
+from callboard.orchestrator.announcements import told_by
 from callboard.orchestrator.clock import PoolClock
 from callboard.orchestrator.core import effects as do
 from callboard.orchestrator.core import events as ev
@@ -30,6 +32,7 @@ from callboard.orchestrator.store.port import Committed, Lease, OfferContent
 from callboard.orchestrator.trust import Trust
 from callboard.schemas.agents import Assign, HeartbeatAnswer
 from callboard.schemas.errors import KeyConflictError, OutcomeUnknownError, UnavailableError
+from callboard.schemas.events import Change
 from callboard.schemas.tasks import AttemptRef, SubmitAnswer
 from callboard.schemas.vocabulary import DatabaseHealth
 
@@ -82,7 +85,10 @@ class Owner:
         self.tickets: dict[Ticket, None] = {}
         self.trust = Trust(lease_ms=LEASE_MS, began_s=began_s, steady=replica.clock.s)
         self._clock = PoolClock(lease.now_ms, steady=replica.clock.s)
-        self.hand = Hand(replica, lease, self.trust, self._clock, on_change=self._wake, on_lost=self.lose)
+        self.press = Press(replica, lease, self.trust)
+        self.hand = Hand(
+            replica, lease, self.trust, self._clock, self.press.outgoing, on_change=self._wake, on_lost=self.lose
+        )
         self._world, self._database, self._fleet, self._book = around.world, around.database, around.fleet, around.book
         self._network = around.network
         settings = replace(SETTINGS, window=around.plan.window, adopt_late_results=around.plan.adopts_late)
@@ -100,6 +106,7 @@ class Owner:
     def begin(self) -> None:
         """Listen, and decide."""
         self._listen()
+        self.press.work()
         self._wake()
 
     # What comes in.
@@ -226,7 +233,8 @@ class Owner:
             batch = self.machine.seal(now_ms)
             self._watch.sealed(batch, now_ms)
             if batch.is_written:
-                self.hand.commit(batch, self._settle)
+                told, events = told_by(batch)
+                self.hand.commit(batch, events, partial(self._settle, told))
             else:
                 self._effects += batch.effects
         elif self._is_leaving and not self._effects and not self._inbox:
@@ -234,7 +242,8 @@ class Owner:
         elif self.trust.is_heard and (not self.is_active or self.trust.age_s >= RENEW_S):
             self.hand.renew()
 
-    def _settle(self, batch: Batch, committed: Committed) -> None:
+    def _settle(self, told: list[Change], batch: Batch, committed: Committed) -> None:
+        self.press.take(batch.number, [change for change in told if change.about not in committed.refused])
         self._handle(ev.BatchCommitted(number=batch.number, refused=committed.refused), self._clock.now_ms())
         for task_id in sorted(committed.refused):
             self._answer_repeat(self._fresh[task_id])
@@ -265,11 +274,11 @@ class Owner:
 
     def _let_go(self) -> None:
         self._world.tally["handed over"] += 1
-        self._database.release(self.lease)
+        self._database.release(self.lease, self.press.outgoing.to_forget)
         self._end()
 
     def _end(self) -> None:
-        self.is_over = self.hand.is_over = True
+        self.is_over = self.hand.is_over = self.press.is_over = True
         self._refuse_all()
         self.replica.lost(handed_over=self._is_leaving)
 

@@ -143,6 +143,8 @@ class Schedule:
         owner = None if self.owning is None else self.owning.owner
         if owner is None or owner.machine.pool.tasks or not self.book.is_drained:
             return False
+        if not self.book.is_told or self.database.keeps_events:
+            return False
         holds = any(agent.holds for agent in _present(owner))
         return not holds and not any(p.is_alive and p.session.running for p in self.fleet.processes.values())
 
@@ -165,6 +167,9 @@ class Schedule:
             if process.is_alive and process.session.running:
                 world.fail(f"{process.incarnation} still lists {process.session.running}", about=process.incarnation)
         book.check_runs()
+        book.check_told()
+        if self.database.keeps_events:
+            world.fail("what is told is kept for ever")
         if self.plan.is_calm:
             self._check_calm()
 

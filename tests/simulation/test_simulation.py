@@ -19,10 +19,10 @@ SELDOM = 1
 
 EVENTS = frozenset(
     [f"stopped {point}" for point in ("decided", "committed", "sending")]
-    + [f"noise {kind}" for kind in ("lost", "late", "doubled", "lost answer", "late commit")]
+    + [f"noise {kind}" for kind in ("lost", "late", "doubled", "lost answer", "late commit", "events broken off")]
     + [f"lost: {why}" for why in ("fenced", "another owner")]
     + ["a commit fenced", "a late commit fenced", "a commit repeated", "a lower epoch heard"]
-    + ["take-over", "handed over", "passive", "stall", "executed again"]
+    + ["take-over", "handed over", "passive", "stall", "executed again", "told again", "events read again"]
 )
 UNREACHABLE = frozenset(
     {

@@ -30,6 +30,7 @@ def silent_publisher(store: Store, lease: Lease) -> Publisher:
         lease,
         Subjects(lease.pool),
         telemetry=Telemetry(),
+        now_ms=lambda: lease.now_ms,
         may_publish=lambda: True,
         on_idle=lambda: None,
     )

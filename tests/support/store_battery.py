@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from msgspec.structs import replace
+from tests.support.store_outbox import OutboxBattery
 from tests.support.store_rows import (
     POOL,
     RETENTION_MS,
@@ -498,7 +499,14 @@ class PageBattery:
 
 
 class StoreBattery(
-    LeaseBattery, WritingBattery, KeyBattery, RepetitionBattery, ReadingBattery, PageBattery, WaitingBattery
+    LeaseBattery,
+    WritingBattery,
+    KeyBattery,
+    RepetitionBattery,
+    ReadingBattery,
+    PageBattery,
+    WaitingBattery,
+    OutboxBattery,
 ):
     """All of it."""
 

@@ -19,6 +19,7 @@ from callboard.orchestrator.core.changes import (
     TaskDialogue,
 )
 from callboard.orchestrator.core.model import Dialogue, EndedAttempt
+from callboard.orchestrator.store.port import NO_EVENTS, NOTHING_PUBLISHED, NOWHERE, Events
 from callboard.schemas.tasks import TaskError, TaskSpec
 from callboard.schemas.vocabulary import (
     ACCEPTED_TASK_STATES,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from callboard.orchestrator.core.changes import StoredTask
-    from callboard.orchestrator.store.port import Committed, Lease, Store
+    from callboard.orchestrator.store.port import Committed, Lease, Place, Published, Store
 
 POOL = "default"
 LEASE_MS = 60_000
@@ -222,10 +223,14 @@ class Owner:
         keep: tuple[KeyHold, ...] = (),
         drop: tuple[KeyHold, ...] = (),
         asked: tuple[TaskDialogue, ...] = (),
+        events: Events = NO_EVENTS,
+        published: Published = NOTHING_PUBLISHED,
     ) -> Committed:
         """Commit the next batch."""
         self.number += 1
-        return await self.again(*tasks, agents=agents, forget=forget, keep=keep, drop=drop, asked=asked)
+        return await self.again(
+            *tasks, agents=agents, forget=forget, keep=keep, drop=drop, asked=asked, events=events, published=published
+        )
 
     async def again(
         self,
@@ -235,6 +240,8 @@ class Owner:
         keep: tuple[KeyHold, ...] = (),
         drop: tuple[KeyHold, ...] = (),
         asked: tuple[TaskDialogue, ...] = (),
+        events: Events = NO_EVENTS,
+        published: Published = NOTHING_PUBLISHED,
     ) -> Committed:
         """Commit the last batch once more."""
         changes = Changes(
@@ -245,10 +252,27 @@ class Owner:
             kept_holds=keep,
             dropped_holds=drop,
         )
-        return await self.store.commit(self.lease, self.number, changes, lease_ms=LEASE_MS)
+        return await self.store.commit(
+            self.lease, self.number, changes, lease_ms=LEASE_MS, events=events, published=published
+        )
 
     async def state_of(self, task_id: str) -> TaskState | None:
         return (await self.store.look_up(self.lease.pool, task_id)).state
+
+
+def told(*tasks: TaskChange, agents: bytes | None = None) -> Events:
+    """A line of each change, by which it is known."""
+    lines = {change.columns.task_id: line_of(change) for change in tasks}
+    return Events(tasks=lines, agents=agents)
+
+
+def line_of(change: TaskChange) -> bytes:
+    return f'{{"task_id":"{change.columns.task_id}","version":{change.columns.version}}}'.encode()
+
+
+async def kept_lines(store: Store, pool: str = POOL) -> list[tuple[Place, list[bytes]]]:
+    """What the outbox holds, by batches; within one the order says nothing."""
+    return [(row.place, sorted(row.lines.split(b"\n"))) for row in await store.outbox(pool, NOWHERE, limit=1_000)]
 
 
 async def own(store: Store, pool: str = POOL, *, holder: str = "holder-1", lease_ms: int = LEASE_MS) -> Owner:

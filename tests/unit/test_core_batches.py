@@ -36,8 +36,10 @@ def test_running_is_written_with_a_flush_when_nothing_else_comes() -> None:
     task_id = rig.submit()
     rig.accept(task_id)
     assert rig.state(task_id) == "assigned"
-    rig.wait(1_000)
+    assert TaskState.RUNNING not in [effect.event.state for effect in rig.take(do.PublishTask)]
+    rig.wait(200)
     assert rig.state(task_id) == "running"
+    assert [effect.event.state for effect in rig.take(do.PublishTask)] == [TaskState.RUNNING]
 
 
 def test_inserted_and_finished_in_one_batch_it_goes_to_the_history_straight() -> None:

@@ -125,6 +125,7 @@ class PoolOwner:
             lease,
             subjects,
             telemetry=telemetry,
+            now_ms=self.clock.now_ms,
             may_publish=lambda: self._trust.holds,
             on_idle=self._look_again,
         )

@@ -1,35 +1,18 @@
 """Publishes what was committed: at least once, in the order of the commits, whatever happens to NATS or to the owner.
 
-The protocol of the outbox:
-
-1. Whatever a batch tells is written with it. After the commit it is published from memory, and counts as published
-   once the carrier knows that it has arrived; a later batch, or a renewal of the lease, then forgets the rows.
-2. What a former owner left is read and published before anything of ours.
-3. When anything fails, memory is of no use: what is not known to have arrived is read again and published again. So
-   memory holds little, however long NATS is away, and the table holds the rest.
-4. Groups go one after another: what a later batch tells is never sent before an earlier one has arrived.
-
-An event's id never changes, so that whoever hears it twice can tell.
+What is to be published, and from where, is the affair of `outgoing`; here it is carried out.
 """
 
 import asyncio
-from collections import deque
+import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 import structlog
 
 from callboard.orchestrator.announcements import changes_in
-from callboard.orchestrator.store.port import (
-    NOTHING_PUBLISHED,
-    NOWHERE,
-    Lease,
-    Place,
-    Published,
-    Store,
-    StoreUnavailableError,
-)
+from callboard.orchestrator.outgoing import Outgoing
+from callboard.orchestrator.store.port import Lease, Published, Store, StoreUnavailableError
 from callboard.orchestrator.telemetry import Telemetry
 from callboard.schemas.errors import OrchestratorError, UnavailableError
 from callboard.schemas.events import Change, Envelopes, EventMessage
@@ -37,8 +20,6 @@ from callboard.schemas.subjects import Subjects
 
 log = structlog.get_logger("callboard.orchestrator")
 
-HELD_BYTES: Final = 8 * 1024 * 1024
-"""What memory holds of what is committed and not published; beyond, it is read from the table."""
 ROWS_AT_ONCE: Final = 16
 GATHER_S: Final = 0.02
 """Between two groups: what is told meanwhile goes together, for a fraction of the work."""
@@ -58,21 +39,13 @@ class Carrier(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Waiting:
-    """What one batch tells."""
-
-    place: Place
-    told: Sequence[Change]
-    size: int
-
-
 class Publisher:
     """Publishes the events of one pool while its lease is ours.
 
     Args:
+        now_ms: The pool's clock.
         may_publish: Whether the lease is trusted.
-        on_idle: Called when everything is published.
+        on_idle: Called when everything is published that can be.
     """
 
     def __init__(
@@ -83,59 +56,44 @@ class Publisher:
         subjects: Subjects,
         *,
         telemetry: Telemetry,
+        now_ms: Callable[[], int],
         may_publish: Callable[[], bool],
         on_idle: Callable[[], None],
     ) -> None:
         self._carrier, self._store, self._lease = carrier, store, lease
         self._envelopes = Envelopes(subjects)
         self._telemetry = telemetry
-        self._may_publish, self._on_idle = may_publish, on_idle
-        self._waiting: deque[_Waiting] = deque()
-        self._waiting_bytes = 0
+        self._now_ms, self._may_publish, self._on_idle = now_ms, may_publish, on_idle
+        self._outgoing = Outgoing(lease.epoch)
         self._wake = asyncio.Event()
-        self._last = Place(lease.epoch, 0)
-        """The last batch that is known to be committed."""
-        self._read_through = self._last
-        """Through this batch the table has to be read: memory has only what came later."""
-        self._published = NOWHERE
-        self._forgotten = NOWHERE
         self._is_failing = False
 
-    def take(self, number: int, told: Sequence[Change]) -> None:
+    def take(self, number: int, changes: Sequence[Change]) -> None:
         """Batch `number` is committed, and tells this."""
-        self._last = Place(self._lease.epoch, number)
-        if not told:
-            return
-        size = sum(len(change.data) for change in told)
-        self._waiting.append(_Waiting(self._last, told, size))
-        self._waiting_bytes += size
-        if self._waiting_bytes > HELD_BYTES:
-            self._drop()
-        self._wake.set()
+        self._outgoing.take(number, changes)
+        if changes:
+            self._wake.set()
 
     @property
     def is_done(self) -> bool:
         """Whether all is published that can be."""
-        return self._is_failing or (not self._waiting and self._published >= self._read_through)
+        return self._is_failing or self._outgoing.is_empty
 
     @property
     def to_forget(self) -> Published:
         """What need not be kept any more; say `forgot` once it is not."""
-        if self._published == self._forgotten:
-            return NOTHING_PUBLISHED
-        return Published(self._forgotten, self._published)
+        return self._outgoing.to_forget
 
     def forgot(self, published: Published) -> None:
         """The rows of these are gone."""
-        if published != NOTHING_PUBLISHED:
-            self._forgotten = published.through
+        self._outgoing.forgot(published)
 
     async def run(self) -> None:
         """Publish until cancelled."""
         pause_s = FIRST_PAUSE_S
         while True:
             try:
-                if self._published < self._read_through:
+                if self._outgoing.must_read:
                     await self._publish_kept()
                 else:
                     await self._publish_waiting()
@@ -143,56 +101,51 @@ class Publisher:
             except Exception as error:
                 if not isinstance(error, OrchestratorError | StoreUnavailableError):
                     log.exception("publishing failed", pool=self._lease.pool)
-                self._fail(str(error))
+                await self._fail(str(error))
                 # Nothing says when a stream has a leader again, or when trust is back.
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     async def _publish_waiting(self) -> None:
-        while not self._waiting:
+        while self._outgoing.is_empty:
             self._wake.clear()
             self._on_idle()
             await self._wake.wait()
-        group = list(self._waiting)
-        await self._publish([change for waiting in group for change in waiting.told])
-        self._published = group[-1].place
-        await asyncio.sleep(GATHER_S)
-        # What was dropped meanwhile is read again, and told twice.
-        while self._waiting and self._waiting[0].place <= self._published:
-            self._waiting_bytes -= self._waiting.popleft().size
+        group = self._outgoing.group()
+        if group:
+            await self._publish([change for told in group for change in told.changes])
+            self._outgoing.arrived(group[-1].place)
+            await asyncio.sleep(GATHER_S)
 
     async def _publish_kept(self) -> None:
         """Publish from the table, until memory has all the rest."""
-        known = self._last
-        rows = await self._store.outbox(self._lease.pool, self._published, limit=ROWS_AT_ONCE)
+        known = self._outgoing.last
+        rows = await self._store.outbox(self._lease.pool, self._outgoing.published, limit=ROWS_AT_ONCE)
         for row in rows:
             await self._publish(changes_in(row.lines))
-            self._published = row.place
+            self._outgoing.arrived(row.place)
         if len(rows) < ROWS_AT_ONCE:
             # All that was committed when the reading began has been read.
-            self._published = max(self._published, known)
-        while self._waiting and self._waiting[0].place <= self._published:
-            self._waiting_bytes -= self._waiting.popleft().size
+            self._outgoing.arrived(known)
 
-    async def _publish(self, told: Sequence[Change]) -> None:
+    async def _publish(self, changes: Sequence[Change]) -> None:
         if not self._may_publish():
             raise UnavailableError("the lease is not trusted")
-        await self._carrier.publish([self._envelopes.wrap(change) for change in told])
-        self._telemetry.events_published(len(told))
+        await self._carrier.publish([self._envelopes.wrap(change) for change in changes])
+        self._telemetry.events_published(len(changes))
         if self._is_failing:
             self._is_failing = False
+            self._telemetry.set_outbox(0, 0, 0)
             log.info("events are published again", pool=self._lease.pool)
 
-    def _fail(self, reason: str) -> None:
+    async def _fail(self, reason: str) -> None:
         self._telemetry.events_failed()
+        self._outgoing.failed()
         if not self._is_failing:
             self._is_failing = True
             log.warning("events wait in the database", pool=self._lease.pool, reason=reason)
             self._on_idle()
-        self._drop()
-
-    def _drop(self) -> None:
-        """Hold nothing: the table has it all."""
-        self._waiting.clear()
-        self._waiting_bytes = 0
-        self._read_through = self._last
+        with contextlib.suppress(StoreUnavailableError):
+            kept = await self._store.backlog(self._lease.pool)
+            age_ms = 0 if kept.oldest_ms is None else self._now_ms() - kept.oldest_ms
+            self._telemetry.set_outbox(kept.rows, kept.bytes, age_ms)

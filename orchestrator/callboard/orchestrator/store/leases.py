@@ -31,14 +31,14 @@ published AS (
         AND (epoch, batch) > ($4::bigint, $5::bigint) AND (epoch, batch) <= ($6::bigint, $7::bigint)
 )
 """
-_RENEW: Final = f"""
+RENEW: Final = f"""
 WITH lease AS (
     UPDATE pool_lease SET expires_at = now() + $8::bigint * interval '1 millisecond'
     WHERE pool = $1 AND epoch = $2 AND holder = $3
     RETURNING {_COLUMNS}
 ), {_FORGET} SELECT * FROM lease
 """  # noqa: S608 - made of the constants above
-_RELEASE: Final = f"""
+RELEASE: Final = f"""
 WITH lease AS (
     UPDATE pool_lease SET holder = NULL WHERE pool = $1 AND epoch = $2 AND holder = $3 RETURNING pool
 ), {_FORGET} SELECT pool FROM lease
@@ -59,7 +59,7 @@ async def renew(pg: PgConnection, lease: Lease, *, lease_ms: int, published: Pub
         FencedError: it is not.
     """
     row = await pg.fetchrow(
-        _RENEW, lease.pool, lease.epoch, lease.holder, *published.after, *published.through, lease_ms
+        RENEW, lease.pool, lease.epoch, lease.holder, *published.after, *published.through, lease_ms
     )
     return _still_ours(lease, row)
 
@@ -75,7 +75,7 @@ async def read(pg: PgConnection, lease: Lease) -> Lease:
 
 async def release(pg: PgConnection, lease: Lease, *, published: Published = NOTHING_PUBLISHED) -> None:
     """Give the lease up, if it is ours, and forget what is published."""
-    await pg.execute(_RELEASE, lease.pool, lease.epoch, lease.holder, *published.after, *published.through)
+    await pg.execute(RELEASE, lease.pool, lease.epoch, lease.holder, *published.after, *published.through)
 
 
 def _still_ours(lease: Lease, row: Record) -> Lease:

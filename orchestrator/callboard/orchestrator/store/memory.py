@@ -210,7 +210,7 @@ class MemoryStore:
         return [kept[place] for place in sorted(kept) if place > after][:limit]
 
     async def backlog(self, pool: str) -> Backlog:
-        """How much is kept of a pool's events."""
+        """How much is kept of what a pool told."""
         kept = self._outbox.get(pool, {}).values()
         oldest_ms = min((row.at_ms for row in kept), default=None)
         return Backlog(len(kept), sum(len(row.lines) for row in kept), oldest_ms)

@@ -261,7 +261,7 @@ class Store(Protocol):
         ...
 
     async def backlog(self, pool: str) -> Backlog:
-        """How much is kept of a pool's events."""
+        """How much is kept of what a pool told; it costs what it counts."""
         ...
 
     async def offers(self, task_ids: list[str]) -> dict[str, OfferContent]:

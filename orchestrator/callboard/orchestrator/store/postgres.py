@@ -202,8 +202,8 @@ class PostgresStore:
             return await outbox.read(lent.pg, pool, after, limit=limit)
 
     async def backlog(self, pool: str) -> Backlog:
-        """How much is kept of a pool's events."""
-        async with self._reading.use() as lent:
+        """How much is kept of what a pool told; it costs what it counts."""
+        async with self._dispatching.use() as lent:
             return await outbox.backlog(lent.pg, pool)
 
     async def offers(self, task_ids: list[str]) -> dict[str, OfferContent]:
