@@ -23,7 +23,7 @@ from tests.chaos import database_log
 from tests.chaos.clients import Clients
 from tests.chaos.facts import gather
 from tests.chaos.faults import Faults
-from tests.chaos.history import Healed, read
+from tests.chaos.history import Began, Healed, read
 from tests.chaos.report import report
 from tests.chaos.rig import Agents, Rig, tick
 from tests.chaos.schedule import Schedule
@@ -70,9 +70,13 @@ class Run:
             nats = await self._nats(stack)
             postgres = EmbeddedPostgres(self._directory / "postgres", settings=POSTGRES)
             await stack.enter_async_context(postgres)
+            late_results = Random(self._seed).choice(("refuse", "adopt"))  # noqa: S311 - a plan, no secret
+            say(f"late results: {late_results}")
             rig = Rig(
-                self._directory, nats, postgres, "postgres", replicas=3, processes=self._processes, agents=2, slots=2
-            )
+                self._directory, nats, postgres, "postgres", replicas=3, processes=self._processes, agents=2, slots=2,
+                settings={"CALLBOARD_LATE_RESULTS": late_results},
+            )  # fmt: skip
+            rig.history.write(Began(late_results=late_results))
             await stack.enter_async_context(rig)
             clients = await self._inject(rig, can_fill_disk=has_own_disk)
             await rig.export()

@@ -2,8 +2,8 @@
 
 Usage: python -m tests.chaos.agent_process HISTORY NATS_URL SLOTS NAME...
 
-Handlers: `work` takes `ms` and returns who did it, `fails` raises until attempt `times` is over, `poison` kills the
-process.
+Handlers: `work` takes `ms`, reports progress half-way when that is long, and returns who did it; `fails` raises until
+attempt `times` is over; `poison` kills the process. SIGTERM: finish, and go.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.chaos import history as h
+from tests.chaos.clients import SECOND
 
 from callboard.agents import Agent, TaskContext
 from callboard.agents import agent as agent_module
@@ -25,6 +26,7 @@ from callboard.agents.session import events as ev
 from callboard.schemas.tasks import AttemptRef
 
 CAPABILITY: Final = "chaos"
+LONG_MS: Final = 200
 HISTORY: Final = h.History(Path(sys.argv[1]))
 
 
@@ -37,7 +39,11 @@ class Witness(Runtime):
         self._offered: AttemptRef | None = None
         # An offer is answered while it is taken in, if at all.
         who = self._identity
-        HISTORY.write(h.AgentBegan(agent_id=who.agent_id, incarnation=who.incarnation, slots=who.slots))
+        HISTORY.write(
+            h.AgentBegan(
+                agent_id=who.agent_id, incarnation=who.incarnation, slots=who.slots, capabilities=who.capabilities
+            )
+        )
         super().start()
 
     def _apply(self, event: ev.Event) -> None:
@@ -85,12 +91,20 @@ class Witness(Runtime):
 
 def make(agent_id: str, slots: int) -> Agent:
     """An agent with all handlers."""
-    agent = Agent(agent_id, slots=slots, capabilities=[CAPABILITY])
+    is_second = agent_id.endswith("-1")
+    agent = Agent(agent_id, slots=slots, capabilities=[CAPABILITY, SECOND] if is_second else [CAPABILITY])
+
+    def who(ctx: TaskContext) -> list[str | int]:
+        return [ctx.task_id, ctx.attempt, agent.agent_id, agent.incarnation]
 
     @agent.task("work")
     async def work(ctx: TaskContext) -> list[str | int]:
-        await asyncio.sleep(ctx.payload["ms"] / 1000)
-        return [ctx.task_id, ctx.attempt, agent.agent_id, agent.incarnation]
+        half_s = ctx.payload["ms"] / 2000
+        await asyncio.sleep(half_s)
+        if ctx.payload["ms"] >= LONG_MS:
+            await ctx.progress(50, data=who(ctx))
+        await asyncio.sleep(half_s)
+        return who(ctx)
 
     @agent.task("fails")
     async def fails(ctx: TaskContext) -> list[str | int]:
@@ -106,8 +120,14 @@ def make(agent_id: str, slots: int) -> Agent:
 
 
 async def main(nats_url: str, slots: int, names: list[str]) -> None:
-    """Serve until killed."""
+    """Serve until killed, or told to finish."""
     agents = [make(name, slots) for name in names]
+
+    def finish() -> None:
+        for agent in agents:
+            agent.request_drain()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, finish)
     await asyncio.gather(*(agent.start(nats_url) for agent in agents))
     await asyncio.gather(*(agent.wait() for agent in agents))
 

@@ -9,8 +9,9 @@ from tests.chaos.facts import Facts, gather
 from tests.chaos.history import AnyEvent
 from tests.chaos.rules_of_pools import POOL_RULES
 from tests.chaos.rules_of_tasks import TASK_RULES
+from tests.chaos.rules_of_wishes import WISH_RULES
 
-RULES: Final = (*TASK_RULES, *POOL_RULES)
+RULES: Final = (*TASK_RULES, *POOL_RULES, *WISH_RULES)
 
 
 class Violation(NamedTuple):

@@ -1,4 +1,4 @@
-"""Clients that submit, ask again, wait and cancel, as fast as they are told, and write down what they are told."""
+"""Clients that submit, ask again, wait, cancel, finish, retry and pause, and write down what they are told."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from tests.chaos import history as h
+from tests.chaos.rules_of_tasks import CLIENTS_RESULT
 
 from callboard.schemas.errors import InvalidTransitionError, OrchestratorError
-from callboard.schemas.tasks import Backoff, TaskSpec
-from callboard.schemas.vocabulary import TaskPriority
+from callboard.schemas.tasks import Backoff, Requirements, TaskSpec
+from callboard.schemas.vocabulary import TaskPriority, TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     from callboard.bus.client import Client
 
+SECOND: Final = "second"
+"""What every other agent can do, and some tasks require."""
 PRIORITIES: Final = tuple(TaskPriority)
 BACKOFF: Final = Backoff(initial_ms=100, factor=2.0, max_ms=1000)
 PATIENCE_S: Final = 60.0
@@ -25,7 +28,11 @@ DURATIONS_MS: Final = (5, 20, 60, 200, 1500)
 RARE: Final = 0.05
 SOME: Final = 0.1
 CANCELLED: Final = 0.05
+COMPLETED: Final = 0.03
 AWAITED: Final = 0.2
+RETRIED: Final = 0.5
+"""Of those that ended without success, and whose client knows."""
+RUN_LIMIT_MS: Final = 300
 BULKY: Final = 12_000
 """Characters of a payload that does not fit once NATS takes small messages only."""
 
@@ -96,6 +103,45 @@ class Clients:
         else:
             self.history.write(h.Cancelled(task_id=answer.task_id))
 
+    async def complete(self, task_id: str) -> None:
+        """Finish a task oneself; that it has ended otherwise meanwhile is no mistake."""
+        self.history.write(h.Completing(task_id=task_id))
+        try:
+            answer = await self.client.complete(task_id, msgspec.json.decode(CLIENTS_RESULT), timeout_s=PATIENCE_S)
+        except InvalidTransitionError:
+            return
+        except OrchestratorError as error:
+            self._count(error)
+        else:
+            self.history.write(h.Completed(task_id=answer.task_id, changed=answer.changed))
+
+    async def retry(self, task_id: str) -> None:
+        """Ask for a new task in the place of one that ended without success, now and then twice."""
+        for _ in range(2 if self._dice.random() < SOME else 1):
+            self.history.write(h.Retrying(task_id=task_id))
+            try:
+                answer = await self.client.retry(task_id, timeout_s=PATIENCE_S)
+            except OrchestratorError as error:
+                self._count(error)
+            else:
+                self.history.write(h.Retried(task_id=task_id, retry=answer.task_id))
+
+    async def pause(self, task_type: str | None) -> None:
+        """Pause the pool, or a type of task in it."""
+        self.history.write(h.Pausing(type=task_type))
+        try:
+            await self.client.pause(task_type, timeout_s=PATIENCE_S)
+        except OrchestratorError as error:
+            self._count(error)
+        else:
+            self.history.write(h.Paused(type=task_type))
+
+    async def unpause(self, task_type: str | None) -> None:
+        """End a pause. That must not fail: nothing would be done any more."""
+        self.history.write(h.Unpausing(type=task_type))
+        await self.client.unpause(task_type, timeout_s=2 * PATIENCE_S)
+        self.history.write(h.Unpaused(type=task_type))
+
     # A mixed load.
 
     async def keep_submitting(self, per_second: float) -> None:
@@ -136,13 +182,23 @@ class Clients:
         kind, payload, wanted = self._any_task()
         task_id = await self._quietly(kind, payload, **wanted)
         what = dice.random()
-        if task_id is not None and what < CANCELLED:
+        if task_id is None:
+            return
+        if what < CANCELLED:
             await self.cancel(task_id)
-        elif task_id is not None and what < CANCELLED + AWAITED:
-            try:
-                await self.wait(task_id)
-            except OrchestratorError as error:
-                self._count(error)
+        elif what < CANCELLED + COMPLETED:
+            await self.complete(task_id)
+        if what < CANCELLED + COMPLETED + AWAITED:
+            await self._see_it_end(task_id)
+
+    async def _see_it_end(self, task_id: str) -> None:
+        try:
+            state = TaskState(await self.wait(task_id))
+        except OrchestratorError as error:
+            self._count(error)
+        else:
+            if state.is_final and state is not TaskState.SUCCEEDED and self._dice.random() < RETRIED:
+                await self.retry(task_id)
 
     def _any_task(self) -> tuple[str, dict[str, object], dict[str, Any]]:
         dice = self._dice
@@ -155,6 +211,10 @@ class Clients:
             wanted["ttl_ms"] = dice.choice((50, 2_000, 20_000))
         if dice.random() < SOME:
             kind, payload["times"] = "fails", dice.choice((1, 2, 9))
+        if dice.random() < RARE:
+            wanted["run_timeout_ms"] = RUN_LIMIT_MS
+        if dice.random() < SOME:
+            wanted["requires"] = Requirements(capabilities=[SECOND])
         if dice.random() < SOME:
             wanted |= {"concurrency_key": f"c{dice.randrange(5)}", "concurrency_limit": dice.choice((1, 2, 3))}
         return kind, payload, wanted

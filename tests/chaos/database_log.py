@@ -42,11 +42,15 @@ BEGIN
         spec := convert_from(r.spec, 'UTF8')::jsonb;
         said := said || jsonb_build_object(
             'key', spec -> 'key', 'max_attempts', coalesce(spec -> 'max_attempts', '3'),
+            'type', r.type, 'retry_of', r.retry_of, 'requires', coalesce(spec -> 'requires' -> 'capabilities', '[]'),
             'concurrency_key', spec -> 'concurrency_key', 'concurrency_limit', spec -> 'concurrency_limit',
             'ends', to_jsonb(r.attempts), 'priority', r.priority
         );
     ELSIF TG_OP = 'UPDATE' AND NEW.attempts IS DISTINCT FROM OLD.attempts THEN
         said := said || jsonb_build_object('ends', to_jsonb(r.attempts));
+    END IF;
+    IF TG_OP = 'UPDATE' AND NEW.progress IS DISTINCT FROM OLD.progress THEN
+        said := said || jsonb_build_object('progress', convert_from(r.progress, 'UTF8')::jsonb -> 'data');
     END IF;
     IF TG_ARGV[0] = 'live' THEN
         said := said || jsonb_build_object(
@@ -105,6 +109,10 @@ class _Said(msgspec.Struct, kw_only=True):
     spent: int | None = None
     crashes: int | None = None
     result: str | None = None
+    type: str = ""
+    retry_of: str | None = None
+    requires: tuple[str, ...] = ()
+    progress: tuple[str, int, str, str] | None = None
 
 
 _SAID: Final = msgspec.json.Decoder(_Said)
@@ -155,6 +163,9 @@ def _row(op: str, at: dict[str, Any], said: _Said, first: _Said) -> Row:
         agent_id=said.agent_id,
         incarnation=said.incarnation,
         key=first.key,
+        type=first.type,
+        retry_of=first.retry_of,
+        requires=first.requires,
         order=(-first.priority, first.order_ms, said.task_id),
         placement=first.placement,
         max_attempts=first.max_attempts or 3,
@@ -164,4 +175,5 @@ def _row(op: str, at: dict[str, Any], said: _Said, first: _Said) -> Row:
         crashes=said.crashes,
         ends=tuple(_END.decode(end) for end in said.ends),
         result=said.result,
+        progress=said.progress,
     )

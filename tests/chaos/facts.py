@@ -11,7 +11,10 @@ from tests.chaos.history import (
     AgentBegan,
     AnyEvent,
     AttemptEvent,
+    Began,
     Cancelled,
+    Completed,
+    Completing,
     End,
     FaultBegan,
     FaultEnded,
@@ -20,15 +23,21 @@ from tests.chaos.history import (
     LeaseRow,
     OfferAnswered,
     Offered,
+    Paused,
+    Pausing,
     Recorded,
     Refused,
     Reporting,
+    Retried,
+    Retrying,
     Row,
     Seen,
     Started,
     SubmitFailed,
     Submitted,
     Submitting,
+    Unpaused,
+    Unpausing,
 )
 
 FINAL: Final = frozenset({"succeeded", "failed", "cancelled", "expired", "quarantined"})
@@ -51,13 +60,22 @@ class TaskStory:
     rows: list[Row] = field(default_factory=list[Row])
     ends: dict[int, tuple[End, Row]] = field(default_factory=dict[int, tuple[End, Row]])
     """How each attempt ended, and the row that says so first."""
+    ended_as: dict[tuple[int, str], Row] = field(default_factory=dict[tuple[int, str], Row])
+    """The same by attempt and outcome: one that was given up may have succeeded after all."""
     starts: list[Started] = field(default_factory=list[Started])
     reports: list[Reporting] = field(default_factory=list[Reporting])
     recorded: list[Recorded] = field(default_factory=list[Recorded])
     refused: list[Refused] = field(default_factory=list[Refused])
     offers: list[Offered] = field(default_factory=list[Offered])
     answers: list[OfferAnswered] = field(default_factory=list[OfferAnswered])
-    accepted: list[Submitted] = field(default_factory=list[Submitted])
+    accepted: list[Submitted | Retried] = field(default_factory=list[Submitted | Retried])
+    completing_ns: int | None = None
+    """When a client asked first to finish it itself."""
+    completed: list[Completed] = field(default_factory=list[Completed])
+    retrying_ns: int | None = None
+    """When a client asked first for a retry of it."""
+    retries: set[str] = field(default_factory=set[str])
+    """What clients were told that its retry is."""
     cancelled: list[Cancelled] = field(default_factory=list[Cancelled])
     seen: list[Seen] = field(default_factory=list[Seen])
 
@@ -84,6 +102,29 @@ class Fault:
 
 
 @dataclass
+class Pause:
+    """A pause of the pool (`None`) or of a type. Nothing is given out between `paused_ns` and `unpausing_ns`; between
+    `pausing_ns` and `unpaused_ns` it may be in force or not. `None`: not asked, or not answered."""
+
+    type: str | None
+    pausing_ns: int
+    paused_ns: int | None = None
+    unpausing_ns: int | None = None
+    unpaused_ns: int | None = None
+
+    def may_hold(self, task_type: str, at_ns: int) -> bool:
+        """Whether it may be the reason that nothing of this type is given out then."""
+        is_meant = self.type in {None, task_type}
+        return is_meant and self.pausing_ns <= at_ns and (self.unpaused_ns is None or at_ns <= self.unpaused_ns)
+
+    def must_hold(self, task_type: str, at_ns: int) -> bool:
+        """Whether nothing of this type may be given out then."""
+        if self.type not in {None, task_type} or self.paused_ns is None:
+            return False
+        return self.paused_ns <= at_ns and (self.unpausing_ns is None or at_ns <= self.unpausing_ns)
+
+
+@dataclass
 class Facts:
     """A whole history."""
 
@@ -98,6 +139,9 @@ class Facts:
     faults: dict[int, Fault] = field(default_factory=dict[int, Fault])
     failed_submits: int = 0
     healed_ns: int | None = None
+    pauses: list[Pause] = field(default_factory=list[Pause])
+    adopts: bool = False
+    """Whether the pool wants late results."""
 
     def task(self, task_id: str) -> TaskStory:
         """The story of a task, begun when it is new."""
@@ -128,6 +172,21 @@ def _take(facts: Facts, event: AnyEvent) -> None:
             facts.task(task_id).seen.append(event)
         case Cancelled(task_id=task_id):
             facts.task(task_id).cancelled.append(event)
+        case Completing(task_id=task_id):
+            story = facts.task(task_id)
+            story.completing_ns = story.completing_ns or event.at_ns
+        case Completed(task_id=task_id):
+            facts.task(task_id).completed.append(event)
+        case Retrying(task_id=task_id):
+            story = facts.task(task_id)
+            story.retrying_ns = story.retrying_ns or event.at_ns
+        case Retried(task_id=task_id):
+            facts.task(task_id).retries.add(event.retry)
+            facts.task(event.retry).accepted.append(event)
+        case Pausing() | Paused() | Unpausing() | Unpaused():
+            _take_pause(facts, event)
+        case Began(late_results=late_results):
+            facts.adopts = late_results == "adopt"
         case AgentBegan():
             facts.lives[life_of(event)] = event
         case FaultBegan(fault=fault):
@@ -138,6 +197,21 @@ def _take(facts: Facts, event: AnyEvent) -> None:
             facts.healed_ns = event.at_ns
         case _:
             _take_attempt(facts, event)
+
+
+def _take_pause(facts: Facts, event: Pausing | Paused | Unpausing | Unpaused) -> None:
+    """Pauses of one type follow one another."""
+    if isinstance(event, Pausing):
+        facts.pauses.append(Pause(event.type, event.at_ns))
+        return
+    pause = next(pause for pause in reversed(facts.pauses) if pause.type == event.type)
+    match event:
+        case Paused():
+            pause.paused_ns = event.at_ns
+        case Unpausing():
+            pause.unpausing_ns = event.at_ns
+        case Unpaused():
+            pause.unpaused_ns = event.at_ns
 
 
 def _take_attempt(facts: Facts, event: AttemptEvent) -> None:
@@ -170,3 +244,4 @@ def _take_row(facts: Facts, row: Row) -> None:
     story.rows.append(row)
     for end in row.ends:
         story.ends.setdefault(end.attempt, (end, row))
+        story.ended_as.setdefault((end.attempt, end.outcome), row)

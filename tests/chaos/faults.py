@@ -29,11 +29,13 @@ from callboard.schemas.subjects import Subjects
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
+    from tests.chaos.clients import Clients
     from tests.chaos.proxy import Flow, Proxy
 
     from callboard.bus.embedded import EmbeddedNats
 
 LAME_DUCK_S: Final = 45.0
+LEAVE_S: Final = 60.0
 SMALL_PAYLOAD: Final = 8192
 CROWD: Final = 1000
 _INCARNATION: Final = "01993b5e-7c1a-7bd2-8f0e-{:012x}"
@@ -111,6 +113,26 @@ class Faults:
                 yield
             finally:
                 agents.signal(signal.SIGCONT)
+
+    @asynccontextmanager
+    async def agents_told_to_leave(self, agents: Agents) -> AsyncIterator[None]:
+        """SIGTERM: they finish, and nothing is run again because of it; started again at the end."""
+        async with self._noted("agents told to leave", agents.name):
+            agents.is_down_on_purpose = True
+            agents.signal(signal.SIGTERM)
+            try:
+                yield
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LEAVE_S):
+                        await agents.wait()
+            finally:
+                if agents.returncode != 0:
+                    # One of their last tasks was poison, or nobody records what they have done.
+                    async with self.agents_killed(agents):
+                        pass
+                else:
+                    await agents.start()
+                    agents.is_down_on_purpose = False
 
     @asynccontextmanager
     async def agents_died(self, agents: Agents) -> AsyncIterator[None]:
@@ -335,7 +357,17 @@ class Faults:
                     proxy.reset()
                     proxy.heal()
 
-    # Crowds.
+    # Crowds, and operators.
+
+    @asynccontextmanager
+    async def pool_paused(self, clients: Clients, task_type: str | None) -> AsyncIterator[None]:
+        """Nothing is given out, or nothing of a type."""
+        async with self._noted("pool paused" if task_type is None else "type paused", task_type or "pool"):
+            await clients.pause(task_type)
+            try:
+                yield
+            finally:
+                await clients.unpause(task_type)
 
     @asynccontextmanager
     async def poison(self) -> AsyncIterator[None]:

@@ -42,7 +42,12 @@ def failovers_of(facts: Facts) -> list[float]:
         same = next((row for row in given if row.at_ns > fault.began.at_ns and row.epoch == owner.epoch), None)
         # What the dying one had sent still counts as its own.
         is_kept = same is not None and fault.ended_ns is not None and same.at_ns > fault.ended_ns
-        if after is not None and not is_kept:
+        # In a pause nobody gives anything out.
+        is_paused = after is not None and any(
+            pause.pausing_ns < after.at_ns and (pause.unpaused_ns is None or pause.unpaused_ns > fault.began.at_ns)
+            for pause in facts.pauses
+        )
+        if after is not None and not is_kept and not is_paused:
             took.append((after.at_ns - fault.began.at_ns) / SECOND_NS)
     return took
 

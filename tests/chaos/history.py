@@ -59,6 +59,56 @@ class Cancelled(Event, frozen=True, kw_only=True, tag=True):
     task_id: str
 
 
+class Completing(Event, frozen=True, kw_only=True, tag=True):
+    """A client is about to finish a task itself."""
+
+    task_id: str
+
+
+class Completed(Event, frozen=True, kw_only=True, tag=True):
+    """A client was told that the task has succeeded; `changed` when it was by this very request."""
+
+    task_id: str
+    changed: bool
+
+
+class Retrying(Event, frozen=True, kw_only=True, tag=True):
+    """A client is about to ask for a new task in the place of one that ended without success."""
+
+    task_id: str
+
+
+class Retried(Event, frozen=True, kw_only=True, tag=True):
+    """A client was told which task is the retry of another."""
+
+    task_id: str
+    retry: str
+
+
+class Pausing(Event, frozen=True, kw_only=True, tag=True):
+    """A client is about to pause the pool, or a type of task in it."""
+
+    type: str | None
+
+
+class Paused(Event, frozen=True, kw_only=True, tag=True):
+    """The pause is committed."""
+
+    type: str | None
+
+
+class Unpausing(Event, frozen=True, kw_only=True, tag=True):
+    """A client is about to end the pause."""
+
+    type: str | None
+
+
+class Unpaused(Event, frozen=True, kw_only=True, tag=True):
+    """The end of the pause is committed."""
+
+    type: str | None
+
+
 # Agents. An agent's life is one incarnation.
 
 
@@ -71,6 +121,7 @@ class AgentBegan(AgentEvent, frozen=True, kw_only=True, tag=True):
     """An agent's process has begun."""
 
     slots: int
+    capabilities: tuple[str, ...] = ()
 
 
 class Ref(TypedDict):
@@ -146,7 +197,7 @@ class Row(Event, frozen=True, kw_only=True, tag=True):
     """A task's row was written by transaction `tx`.
 
     `op` is `insert`, `update` or `delete` for the table of live tasks, `final` for the history. A lower `order` comes
-    first; `placement` is the placement class.
+    first; `placement` is the placement class; `progress` is there when it is new: who said so, as in a result.
     """
 
     sequence: int
@@ -161,6 +212,9 @@ class Row(Event, frozen=True, kw_only=True, tag=True):
     agent_id: str | None = None
     incarnation: str | None = None
     key: str | None = None
+    type: str = "work"
+    retry_of: str | None = None
+    requires: tuple[str, ...] = ()
     order: tuple[int, int, str] = (0, 0, "")
     placement: str = ""
     max_attempts: int = 3
@@ -170,6 +224,7 @@ class Row(Event, frozen=True, kw_only=True, tag=True):
     crashes: int | None = None
     ends: tuple[End, ...] = ()
     result: str | None = None
+    progress: tuple[str, int, str, str] | None = None
 
 
 class LeaseRow(Event, frozen=True, kw_only=True, tag=True):
@@ -184,6 +239,12 @@ class LeaseRow(Event, frozen=True, kw_only=True, tag=True):
 
 
 # The injector.
+
+
+class Began(Event, frozen=True, kw_only=True, tag=True):
+    """The run begins; how the pool is set up."""
+
+    late_results: str
 
 
 class FaultBegan(Event, frozen=True, kw_only=True, tag=True):
@@ -216,6 +277,14 @@ AnyEvent = (
     | SubmitFailed
     | Seen
     | Cancelled
+    | Completing
+    | Completed
+    | Retrying
+    | Retried
+    | Pausing
+    | Paused
+    | Unpausing
+    | Unpaused
     | AgentBegan
     | Offered
     | OfferAnswered
@@ -227,6 +296,7 @@ AnyEvent = (
     | CancelHeard
     | Row
     | LeaseRow
+    | Began
     | FaultBegan
     | FaultEnded
     | Healed

@@ -64,6 +64,16 @@ class Program:
     def is_running(self) -> bool:
         return self.process is not None and self.process.returncode is None
 
+    @property
+    def returncode(self) -> int | None:
+        """How it ended; `None` while it runs."""
+        return None if self.process is None else self.process.returncode
+
+    async def wait(self) -> None:
+        """Until it has ended."""
+        assert self.process is not None
+        await self.process.wait()
+
     async def launch(self, command: list[str], env: dict[str, str]) -> None:
         with self.log.open("ab") as output:
             self.process = await asyncio.create_subprocess_exec(

@@ -84,9 +84,12 @@ def concurrency_keys_are_kept(facts: Facts) -> Stories:
 def priority_holds(facts: Facts) -> Stories:
     """At every decision the first one of those that waited and want the same gets the place.
 
-    Who was declined is not counted as waiting: it may not go where it was declined, for a while.
+    Who was declined is not counted as waiting: it may not go where it was declined, for a while. Nor is who may be
+    paused.
     """
-    waiting: dict[tuple[str, str | None], list[tuple[int, int, str]]] = defaultdict(list)
+    waiting: dict[tuple[str, str | None], dict[str, list[tuple[int, int, str]]]] = defaultdict(
+        lambda: defaultdict(list)
+    )
     queued: set[str] = set()
     attempts: Counter[str] = Counter()
     for transaction in facts.transactions.values():
@@ -101,15 +104,20 @@ def priority_holds(facts: Facts) -> Stories:
             if is_given and (kind not in last_given or row.order > last_given[kind].order):
                 last_given[kind] = row
         for kind, row in last_given.items():
-            heap = waiting[kind]
-            while heap and heap[0][2] not in queued:
-                heapq.heappop(heap)
-            if heap and heap[0] < row.order:
-                yield f"{row.task_id} was given out, and {heap[0][2]} had waited before it"
+            for task_type, heap in waiting[kind].items():
+                while heap and heap[0][2] not in queued:
+                    heapq.heappop(heap)
+                is_first = not heap or heap[0] >= row.order
+                if not is_first and not _may_be_paused(facts, task_type, row.at_ns):
+                    yield f"{row.task_id} was given out, and {heap[0][2]} had waited before it"
         for row in rows.values():
             if row.state == "queued" and not (row.ends and row.ends[-1].outcome == "declined"):
                 queued.add(row.task_id)
-                heapq.heappush(waiting[row.placement, row.concurrency_key], row.order)
+                heapq.heappush(waiting[row.placement, row.concurrency_key][row.type], row.order)
+
+
+def _may_be_paused(facts: Facts, task_type: str, at_ns: int) -> bool:
+    return any(pause.may_hold(task_type, at_ns) for pause in facts.pauses)
 
 
 def epochs_rise(facts: Facts) -> Stories:

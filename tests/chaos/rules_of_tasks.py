@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from tests.chaos.facts import FINAL, HELD, Facts
-from tests.chaos.history import End, Reporting, Row
+from tests.chaos.history import End, Reporting, Row, Submitted
 
 Stories = Iterator[str]
 
@@ -27,6 +27,8 @@ POISON_CRASHES: Final = 3
 POISON_AGENTS: Final = 2
 SAID_BY_AGENT: Final = frozenset({"succeeded", "failed", "declined"})
 COSTLY: Final = frozenset({"failed", "timed_out", "crashed"})
+CLIENTS_RESULT: Final = '"by its client"'
+"""What a client finishes a task with, which no agent does."""
 LONGEST_PATH: Final = 40
 """So many moves of one task in one transaction are followed; nothing does more."""
 
@@ -41,19 +43,27 @@ def nothing_is_lost(facts: Facts) -> Stories:
 
 
 def nothing_is_invented(facts: Facts) -> Stories:
-    """What is in the database was asked for before by a client."""
+    """What is in the database was asked for before by a client: as a submit of its key, or as a retry."""
     for story in facts.tasks.values():
-        if story.rows:
-            first = story.rows[0]
-            if first.key is None or facts.asked.get(first.key, first.at_ns + 1) > first.at_ns:
-                yield f"{story.task_id} is there, and nobody had submitted its key {first.key}"
+        if not story.rows:
+            continue
+        first = story.rows[0]
+        if first.retry_of is not None:
+            origin = facts.tasks.get(first.retry_of)
+            asked_ns = None if origin is None else origin.retrying_ns
+        else:
+            asked_ns = None if first.key is None else facts.asked.get(first.key)
+        if asked_ns is None or asked_ns > first.at_ns:
+            yield f"{story.task_id} is there, and nobody had asked for key {first.key}, retry of {first.retry_of}"
 
 
 def a_key_has_one_task(facts: Facts) -> Stories:
     """However often a key is submitted, it is one task, for the database and in every answer."""
     first: dict[str, str] = {}
     for story in facts.tasks.values():
-        keys = {row.key for row in story.rows[:1] if row.key is not None} | {one.key for one in story.accepted}
+        keys = {row.key for row in story.rows[:1] if row.key is not None} | {
+            one.key for one in story.accepted if isinstance(one, Submitted)
+        }
         for key in sorted(keys):
             other = first.setdefault(key, story.task_id)
             if other != story.task_id:
@@ -78,7 +88,7 @@ def the_current_attempt_has_the_result(facts: Facts) -> Stories:
     """The accepted result is that of the last attempt, from the agent and incarnation that it was given to."""
     for story in facts.tasks.values():
         final = story.final
-        if final is None or final.state != "succeeded":
+        if final is None or final.state != "succeeded" or final.result == CLIENTS_RESULT:
             continue
         given = next((row for row in reversed(story.rows) if row.state in HELD), final)
         who = (final.attempt, final.agent_id, final.incarnation)
@@ -170,9 +180,9 @@ def answers_follow_the_commit(facts: Facts) -> Stories:
             if first is not None and accepted.at_ns < first:
                 yield f"{story.task_id} was accepted before its commit"
         for recorded in story.recorded:
-            ended = story.ends.get(recorded.attempt)
             outcome = "succeeded" if recorded.verb == "complete" else "failed"
-            if ended is None or ended[1].at_ns > recorded.at_ns or ended[0].outcome != outcome:
+            ended = story.ended_as.get((recorded.attempt, outcome))
+            if ended is None or ended.at_ns > recorded.at_ns:
                 yield f"{story.task_id}/{recorded.attempt} was recorded as {outcome} before its commit"
         given = {row.attempt: row.at_ns for row in reversed(story.rows) if row.state in HELD}
         for offered in story.offers:
@@ -188,7 +198,9 @@ def nothing_is_accepted_after_the_end(facts: Facts) -> Stories:
             if final is None or final.state != "cancelled" or final.at_ns > cancelled.at_ns:
                 yield f"{story.task_id} was said to be cancelled, and is {final.state if final else 'not final'}"
         for recorded in story.recorded:
-            is_other = final is not None and (final.state, final.attempt) != ("succeeded", recorded.attempt)
+            is_other = final is not None and (
+                (final.state, final.attempt) != ("succeeded", recorded.attempt) or final.result == CLIENTS_RESULT
+            )
             if recorded.verb == "complete" and final is not None and is_other:
                 yield f"{story.task_id}/{recorded.attempt} was recorded, and the task is {final.state}"
 

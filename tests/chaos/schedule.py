@@ -34,6 +34,7 @@ SHORT: Final = (0.2, 2.0)
 LONG: Final = (2.0, 9.0)
 REST_S: Final = (0.2, 2.5)
 OVERLAP: Final = 0.4
+PAUSED: Final = (None, "work", "fails")
 WAYS: Final = ("up", "down", "both")
 FLOOD: Final = 10
 """So many times the usual rate, for this long:"""
@@ -80,7 +81,7 @@ class Schedule:
     def _kinds(self) -> list[Kind]:
         kinds: list[Kind] = [
             self._kill_replica, self._kill_owner, self._stop_owner, self._stop_owner, self._restart_replica,
-            self._kill_agents, self._stop_agents, self._stop_agents_for_long,
+            self._kill_agents, self._stop_agents, self._stop_agents_for_long, self._tell_agents_to_leave,
             self._kill_nats, self._stop_nats, self._lame_duck, self._lower_max_payload,
             self._kill_postgres, self._stop_postgres, self._restart_postgres,
             self._terminate_backends, self._use_up_connections,
@@ -88,7 +89,7 @@ class Schedule:
             self._silence_database, self._slow_database, self._reset_database,
             self._silence_bus, self._slow_bus, self._reset_bus,
             self._silence_agents, self._slow_agents, self._reset_agents,
-            self._poison, self._flood, self._crowd,
+            self._poison, self._flood, self._crowd, self._pause,
         ]  # fmt: skip
         return [*kinds, self._fill_disk] if self.disk_can_be_full else kinds
 
@@ -131,6 +132,9 @@ class Schedule:
 
     async def _stop_agents_for_long(self) -> tuple[Block, float]:
         return self._faults.agents_stopped(self._agents), LEASE_S + self._for(LONG)
+
+    async def _tell_agents_to_leave(self) -> tuple[Block, float]:
+        return self._faults.agents_told_to_leave(self._agents), self._for(SHORT)
 
     # NATS.
 
@@ -219,7 +223,7 @@ class Schedule:
         is_lost = self._dice.random() < 0.5
         return self._faults.silent(target, proxy, way=self._dice.choice(WAYS), then_reset=is_lost)
 
-    # Crowds.
+    # Crowds, and operators.
 
     async def _poison(self) -> tuple[Block, float]:
         self._clients.begin_poison()
@@ -238,6 +242,9 @@ class Schedule:
                 more.cancel()
                 with suppress(asyncio.CancelledError):
                     await more
+
+    async def _pause(self) -> tuple[Block, float]:
+        return self._faults.pool_paused(self._clients, self._dice.choice(PAUSED)), self._for(LONG)
 
     async def _crowd(self) -> tuple[Block, float]:
         return self._faults.crowd(), self._for(SHORT)

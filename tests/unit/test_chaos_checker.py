@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
 import pytest
 from tests.chaos import history as h
 from tests.chaos.checker import RULES, check
 from tests.chaos.figures import failovers
 from tests.chaos.rules_of_pools import DRAINED_WITHIN_S, REACH_S
+from tests.chaos.rules_of_tasks import CLIENTS_RESULT
 from tests.chaos.tale import Tale
 
 if TYPE_CHECKING:
@@ -131,6 +133,67 @@ def a_finish_and_a_start_in_one_batch(tale: Tale) -> None:
     tale.succeeded("t2")
 
 
+def a_retry_of_a_failure(tale: Tale) -> None:
+    a_failure(tale)
+    tale.tell(h.Retrying(task_id="t1"))
+    tale.commit(("t2", {"key": None, "retry_of": "t1"}))
+    tale.tell(h.Retried(task_id="t1", retry="t2"))
+    tale.assigned("t2")
+    tale.succeeded("t2")
+
+
+def a_task_that_its_client_finished(tale: Tale) -> None:
+    tale.submitted("t1")
+    tale.assigned("t1")
+    tale.tell(h.Completing(task_id="t1"))
+    tale.commit(("t1", tale.end("t1", "cancelled", op="final", state="succeeded", result=CLIENTS_RESULT)))
+    tale.tell(h.Completed(task_id="t1", changed=True))
+    tale.tell(h.Finished(**tale.ref("t1")))
+
+
+def a_requirement_met(tale: Tale) -> None:
+    tale.change(h.AgentBegan, 0, capabilities=("c",))
+    tale.submitted("t1", requires=("c",))
+    tale.assigned("t1")
+    tale.succeeded("t1")
+
+
+def a_pause(tale: Tale) -> None:
+    """What is paused lets what is not go first."""
+    tale.submitted("t1")
+    tale.tell(h.Pausing(type="work"))
+    tale.tell(h.Paused(type="work"))
+    tale.submitted("t2", type="other")
+    tale.assigned("t2")
+    tale.succeeded("t2")
+    tale.tell(h.Unpausing(type="work"))
+    tale.tell(h.Unpaused(type="work"))
+    tale.assigned("t1")
+    tale.succeeded("t1")
+
+
+def a_progress(tale: Tale) -> None:
+    tale.submitted("t1")
+    tale.assigned("t1")
+    tale.commit(("t1", {"state": "running", "progress": ("t1", 1, "a1", "a1-i")}))
+    tale.succeeded("t1", progress=None)
+
+
+def a_late_result(tale: Tale) -> None:
+    tale.tell(h.Began(late_results="adopt"))
+    tale.submitted("t1")
+    tale.assigned("t1")
+    tale.fault(a1=1)
+    ref = tale.reporting("t1", "complete")
+    given_up = tale.end("t1", "crashed")["ends"]
+    tale.given_up("t1", "crashed")
+    again = (*given_up, h.End(attempt=1, agent_id="a1", outcome="succeeded", incarnation="a1-i"))
+    who = {"agent_id": "a1", "incarnation": "a1-i", "result": '["t1",1,"a1","a1-i"]'}
+    no_bill: dict[str, Any] = {"spent": None, "crashes": None}
+    tale.commit(("t1", {"op": "final", "state": "succeeded", "ends": again, **who, **no_bill}))
+    tale.tell(h.Recorded(verb="complete", **ref))
+
+
 CLEAN: Final = (
     a_success,
     a_retry,
@@ -144,6 +207,12 @@ CLEAN: Final = (
     keys_kept,
     a_take_over,
     a_finish_and_a_start_in_one_batch,
+    a_retry_of_a_failure,
+    a_task_that_its_client_finished,
+    a_requirement_met,
+    a_pause,
+    a_progress,
+    a_late_result,
 )
 
 
@@ -452,9 +521,110 @@ def started_twice(tale: Tale) -> None:
     tale.succeeded("t1")
 
 
+def a_retry_that_nobody_asked_for(tale: Tale) -> None:
+    a_retry_of_a_failure(tale)
+    tale.drop(h.Retrying)
+
+
+def a_retry_that_was_lost(tale: Tale) -> None:
+    a_failure(tale)
+    tale.tell(h.Retrying(task_id="t1"))
+    tale.tell(h.Retried(task_id="t1", retry="t2"))
+
+
+def a_retry_of_a_success(tale: Tale) -> None:
+    tale.whole("t1")
+    tale.tell(h.Retrying(task_id="t1"))
+    tale.commit(("t2", {"key": None, "retry_of": "t1"}))
+    tale.assigned("t2")
+    tale.succeeded("t2")
+
+
+def two_retries_of_one_task(tale: Tale) -> None:
+    a_retry_of_a_failure(tale)
+    tale.commit(("t3", {"key": None, "retry_of": "t1"}))
+    tale.assigned("t3")
+    tale.succeeded("t3")
+
+
+def a_clients_result_that_nobody_gave(tale: Tale) -> None:
+    a_task_that_its_client_finished(tale)
+    tale.drop(h.Completing)
+    tale.drop(h.Completed)
+
+
+def a_clients_result_that_was_dropped(tale: Tale) -> None:
+    tale.whole("t1")
+    tale.tell(h.Completed(task_id="t1", changed=True))
+
+
+def a_success_by_a_client_that_is_none(tale: Tale) -> None:
+    tale.submitted("t1")
+    tale.tell(h.Completing(task_id="t1"))
+    tale.commit(("t1", {"op": "final", "state": "expired"}))
+    tale.tell(h.Completed(task_id="t1", changed=False))
+
+
+def an_agents_result_after_its_clients(tale: Tale) -> None:
+    a_task_that_its_client_finished(tale)
+    row = tale.of("t1")
+    ends = (msgspec.structs.replace(row.ends[0], outcome="succeeded"),)
+    tale.change(h.Row, -1, ends=ends)
+    ref = tale.ref("t1")
+    tale.tell(h.Reporting(verb="complete", **ref))
+    tale.change(h.Reporting, at_ns=row.at_ns - 1)
+    tale.tell(h.Recorded(verb="complete", **ref))
+
+
+def a_requirement_that_is_not_met(tale: Tale) -> None:
+    a_requirement_met(tale)
+    tale.change(h.AgentBegan, 0, capabilities=("d",))
+
+
+def given_out_in_a_pause(tale: Tale) -> None:
+    tale.tell(h.Pausing(type=None))
+    tale.tell(h.Paused(type=None))
+    tale.whole("t1")
+
+
+def given_out_in_a_pause_of_its_type(tale: Tale) -> None:
+    a_pause(tale)
+    tale.change(h.Pausing, type="other")
+    tale.change(h.Paused, type="other")
+    tale.change(h.Unpausing, type="other")
+    tale.change(h.Unpaused, type="other")
+    tale.drop(h.Row, 0)
+    tale.drop(h.Submitted, 0)
+
+
+def a_progress_of_nobody(tale: Tale) -> None:
+    a_progress(tale)
+    tale.change(h.Row, -2, progress=("t1", 1, "a2", "a2-i"))
+
+
+def a_progress_of_another_task(tale: Tale) -> None:
+    a_progress(tale)
+    tale.change(h.Row, -2, progress=("t2", 1, "a1", "a1-i"))
+
+
+def a_late_result_that_is_not_wanted(tale: Tale) -> None:
+    a_late_result(tale)
+    tale.change(h.Began, late_results="refuse")
+
+
+def a_late_result_of_a_failure(tale: Tale) -> None:
+    a_late_result(tale)
+    tale.tell(h.Reporting(verb="fail", **tale.ref("t1")))
+    tale.change(h.Reporting, -1, at_ns=tale.events[0].at_ns)
+    for nth in (-1, -2):
+        row = [event for event in tale.events if isinstance(event, h.Row)][nth]
+        failed = (msgspec.structs.replace(row.ends[0], outcome="failed"), *row.ends[1:])
+        tale.change(h.Row, nth, ends=failed, crashes=0 if nth == -2 else row.crashes)
+
+
 PLANTED: Final[dict[str, tuple[Callable[[Tale], None], ...]]] = {
-    "nothing_is_lost": (accepted_and_nowhere, accepted_and_forgotten),
-    "nothing_is_invented": (nobody_asked, asked_after_it_was_there),
+    "nothing_is_lost": (accepted_and_nowhere, accepted_and_forgotten, a_retry_that_was_lost),
+    "nothing_is_invented": (nobody_asked, asked_after_it_was_there, a_retry_that_nobody_asked_for),
     "a_key_has_one_task": (two_tasks_of_one_key, two_answers_for_one_key),
     "final_is_final": (written_after_the_end, told_another_end),
     "the_current_attempt_has_the_result": (
@@ -477,7 +647,11 @@ PLANTED: Final[dict[str, tuple[Callable[[Tale], None], ...]]] = {
         accepted_before_the_commit,
         offered_before_the_commit,
     ),
-    "nothing_is_accepted_after_the_end": (recorded_after_a_cancellation, cancelled_and_yet_a_success),
+    "nothing_is_accepted_after_the_end": (
+        recorded_after_a_cancellation,
+        cancelled_and_yet_a_success,
+        an_agents_result_after_its_clients,
+    ),
     "slots_are_kept": (more_attempts_than_slots, more_handlers_than_slots),
     "concurrency_keys_are_kept": (more_than_the_key_allows, more_than_the_lowest_limit_allows),
     "priority_holds": (a_lower_priority_first, a_later_one_first),
@@ -491,6 +665,16 @@ PLANTED: Final[dict[str, tuple[Callable[[Tale], None], ...]]] = {
         two_run_again_by_a_fault_for_one,
         started_twice,
     ),
+    "a_retry_is_one_task": (a_retry_of_a_success, two_retries_of_one_task),
+    "a_client_may_finish_a_task": (
+        a_clients_result_that_nobody_gave,
+        a_clients_result_that_was_dropped,
+        a_success_by_a_client_that_is_none,
+    ),
+    "requirements_are_kept": (a_requirement_that_is_not_met,),
+    "nothing_is_given_out_in_a_pause": (given_out_in_a_pause, given_out_in_a_pause_of_its_type),
+    "progress_is_of_who_ran": (a_progress_of_nobody, a_progress_of_another_task),
+    "late_results_are_taken_where_they_are_wanted": (a_late_result_that_is_not_wanted, a_late_result_of_a_failure),
 }
 
 
