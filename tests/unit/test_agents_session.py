@@ -1,6 +1,7 @@
 """The rules of an agent's session, one story each."""
 
 from enum import StrEnum
+from itertools import pairwise
 
 import pytest
 from tests.support.session_rig import (
@@ -23,6 +24,7 @@ from callboard.agents.session import (
 )
 from callboard.agents.session import effects as do
 from callboard.agents.session import events as ev
+from callboard.agents.session.presence import REGISTER_TIMEOUT_MS
 from callboard.agents.session.recent import LIMIT, Recent
 from callboard.agents.session.states import moved
 from callboard.schemas.agents import AssignAnswer
@@ -118,6 +120,24 @@ def test_a_registration_refused_for_good_ends_it() -> None:
     assert rig.only(do.Exit) == do.Exit(do.ExitCause.REFUSED, InvalidRequestError("bad name").body())
     assert rig.session.next_due_ms() is None
     assert rig.tell(ev.Reconnected()) == []
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_first_register_is_repeated_well_within_the_shortest_lease(seed: int) -> None:
+    """Its answer may be what was lost: the orchestrator counts a lease, of a length not known here yet."""
+    rig = Rig(seed=seed)
+    rig.tell(ev.Started())
+    sent_ms = [rig.now_ms]
+    for _ in range(6):
+        register = rig.only(do.SendRegister)
+        rig.tell(ev.RegisterUnanswered(register.call), after_ms=register.timeout_ms)
+        while not rig.all(do.SendRegister):
+            rig.wait()
+        sent_ms.append(rig.now_ms)
+    pauses_ms = [later - earlier for earlier, later in pairwise(sent_ms)]
+    assert sent_ms[2] - sent_ms[0] < LEASE_MS
+    # Where nobody answers for long, it may be for want of time: less is asked.
+    assert pauses_ms[-1] >= REGISTER_TIMEOUT_MS
 
 
 def test_an_unknown_incarnation_registers_with_what_it_holds_and_repeats() -> None:

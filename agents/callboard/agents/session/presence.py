@@ -2,6 +2,8 @@
 
 - One request at a time, a `register` or a `heartbeat`; the next is due an interval after the last was *sent*.
 - Silence is followed by quick repeats (back-off), so that an orchestrator that restarts is found again at once.
+- The first `register` is repeated as if the lease were the shortest one: if its answer is what was lost, a lease counts
+  that nobody here knows of. Only where silence goes on is more time given to each.
 - The lease counts from the sending of the last request that was answered: the orchestrator's begins no earlier.
 - The epoch only rises. One exception: when the lease is lost, the next `register` answer counts whatever its epoch,
   else a fleet would stay deaf for ever to an orchestrator whose database was made anew. No old owner can use it: it
@@ -21,6 +23,10 @@ from callboard.schemas.tasks import AttemptRef
 DEFAULT_INTERVAL_MS: Final = 5_000
 LEASE_INTERVALS: Final = 3
 REGISTER_TIMEOUT_MS: Final = 5_000
+UNTOLD_INTERVAL_MS: Final = 1_000
+"""Taken for the interval until the orchestrator has dictated one: a third of the shortest lease."""
+UNTOLD_TRIES: Final = 2
+"""So many are repeated at that pace; then each is given twice the time of the one before."""
 SHORTEST_INTERVAL_MS: Final = 20
 """Whatever is dictated: an interval of 0 would keep the process busy with nothing else."""
 
@@ -110,7 +116,7 @@ class Presence:
         self._hurried = False
         if self.phase is not Phase.SIGNED_IN:
             # Who asked an owner that then fell silent must ask its successor well within the one lease that this gives.
-            return SendRegister(self._calls, running(), draining, min(REGISTER_TIMEOUT_MS, self.interval_ms))
+            return SendRegister(self._calls, running(), draining, min(REGISTER_TIMEOUT_MS, self._patience_ms()))
         self._seq += 1
         return SendHeartbeat(self._calls, self._seq, running(), draining, self.interval_ms)
 
@@ -161,5 +167,12 @@ class Presence:
         at_least_ms = error.retry_after_ms if error else None
         # A new owner gives everyone one lease to be heard, and an interval is a third of it.
         self._due_ms = now_ms + self._delays.retry_ms(
-            self._failures, at_least_ms=at_least_ms, at_most_ms=self.interval_ms
+            self._failures, at_least_ms=at_least_ms, at_most_ms=self._patience_ms()
         )
+
+    def _patience_ms(self) -> int:
+        """How long a request may go unanswered, or unrepeated."""
+        if self._heard_ms is not None:
+            return self.interval_ms
+        doublings = min(max(self._failures - UNTOLD_TRIES, 0), 3)
+        return min(UNTOLD_INTERVAL_MS << doublings, self.interval_ms)
