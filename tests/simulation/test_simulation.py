@@ -32,6 +32,7 @@ UNREACHABLE = frozenset(
         "phase signed_in forgotten",  # an agent that is forgotten was silent, and has lost its lease
         "phase signing_in lease_ended",  # a first registration has no lease, a later one comes of being forgotten
         "task assigned poisoned",  # what was only offered does not crash
+        "task waiting_input asked",  # handlers ask once, and wait for the answer
     }
 )
 """Rows of the tables that no schedule goes through, and why."""

@@ -1,8 +1,7 @@
-"""The version before the last incompatible-looking migration, run beside this one while its schema is migrated.
+"""Replicas, agents and clients of older versions, at work while a newer one migrates their schema and joins.
 
-The schema of this version serves the older one (`schema.OLDEST_SERVED`): its replicas go on, take pools over from new
-ones and hand them over, with agents and clients of their own version; a new start of an old one is refused, with the
-two revisions in its last line.
+What a schema says of the oldest version that it serves (`store/schema.py`) decides: those that it serves go on, take
+pools over and hand them over; those that it does not serve stop with one line, and the newer ones take over.
 """
 
 from __future__ import annotations
@@ -24,12 +23,10 @@ from tests.chaos.rules_of_tasks import every_end_has_its_cause
 from tests.support.replica import WITHIN_S, environment
 from tests.upgrade.versions import before
 
-from callboard.bus.client import Client
 from callboard.orchestrator.store.embedded import EmbeddedPostgres
 from callboard.orchestrator.store.migrate import MigrationReport, migrate
 from callboard.orchestrator.store.schema import OLDEST_SERVED
 from callboard.orchestrator.store.tables import SCHEMA_REVISION
-from callboard.schemas.vocabulary import TaskState
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -49,7 +46,6 @@ class Stage:
     def __init__(self, directory: Path, nats_url: str, database_url: str, connect_args: dict[str, Any]) -> None:
         self.directory = directory
         self.history = h.History(directory / "history.jsonl")
-        self.old = before("windows.py", directory / "old")
         self.connect_args = connect_args
         self._nats_url = nats_url
         self._database_url = database_url
@@ -115,6 +111,16 @@ class Stage:
         finally:
             await pg.close()
 
+    async def check(self) -> None:
+        """Every task has succeeded, and no rule was broken."""
+        assert await self.value("SELECT count(*) FROM task") == 0
+        assert await self.value("SELECT count(*) FROM task_history WHERE state <> 'succeeded'") == 0
+        self.history.write(h.Healed())
+        for event in await database_log.export(self.connect_args):
+            self.history.write(event)
+        facts = gather(h.read(self.history.path))
+        assert [story for rule in RULES_HERE for story in rule(facts)] == []
+
     async def kill(self, program: Program) -> None:
         """SIGKILL; no agent loses anything by it, and nothing may be run again."""
         self._faults += 1
@@ -147,30 +153,33 @@ def stage(tmp_path: Path, nats_server: EmbeddedNats, postgres_server: EmbeddedPo
     return Stage(tmp_path, nats_server.url, database_url, {**postgres_server.connect_args, "database": database})
 
 
-async def test_old_replicas_serve_beside_new_ones_while_the_schema_is_migrated(
-    stage: Stage, nats_server: EmbeddedNats, database_url: str
-) -> None:
-    migrating = ["-m", "callboard.cli", "migrate"]
-    assert (await stage.run("old-migrate", migrating, stage.old))[0] == 0
-    assert await stage.value("SELECT version_num FROM schema_version") == OLDEST_SERVED
+MIGRATE = ["-m", "callboard.cli", "migrate"]
+
+
+async def test_whoever_the_schema_serves_goes_on_beside_newer_replicas(stage: Stage, tmp_path: Path) -> None:
+    """Both versions are out of the history: 0003 serves 0002."""
+    older = before("0002", "0003", tmp_path / "older")
+    newer = before("0003", "0004", tmp_path / "newer")
+    assert (await stage.run("older-migrate", MIGRATE, older))[0] == 0
     await database_log.install(stage.connect_args)
     async with AsyncExitStack() as stack, AsyncExitStack() as loads:
-        olds = [await stack.enter_async_context(stage.serving(f"old{number}", stage.old)) for number in range(2)]
+        olds = [await stack.enter_async_context(stage.serving(f"old{number}", older)) for number in range(2)]
         owner = await stage.until_owner("old0", "old1")
-        await loads.enter_async_context(stage.load("old-load", stage.old))
+        await loads.enter_async_context(stage.load("older-load", older))
         await stage.until_more()
 
         # Migrated under load: whoever owns the pool keeps it, and no old one can be started any more.
-        assert await migrate(database_url) == MigrationReport(OLDEST_SERVED, SCHEMA_REVISION)
+        assert (await stage.run("newer-migrate", MIGRATE, newer))[0] == 0
+        assert await stage.value("SELECT version_num FROM schema_version") == "0003"
         await stage.until_more()
         assert await stage.until_owner("old0", "old1", "new") == owner
-        status, said = await stage.run("old2", ["-m", "callboard.cli", "serve"], stage.old)
+        status, said = await stage.run("old2", ["-m", "callboard.cli", "serve"], older)
         assert status != 0
-        assert SCHEMA_REVISION in said
-        assert OLDEST_SERVED in said
+        assert "0002" in said
+        assert "0003" in said
 
         # A new one takes the pool from an old one that is stopped by a signal, while the other old one sleeps.
-        new = await stack.enter_async_context(stage.serving("new"))
+        new = await stack.enter_async_context(stage.serving("new", newer))
         await until_ready(new)
         first, second = sorted(olds, key=lambda old: old.name != owner)
         second.signal(signal.SIGSTOP)
@@ -184,23 +193,43 @@ async def test_old_replicas_serve_beside_new_ones_while_the_schema_is_migrated(
         await stage.kill(new)
         await stage.until_owner(second.name)
         await stage.until_more()
-        await until_ready(await stack.enter_async_context(stage.serving("newer")))
+        await until_ready(await stack.enter_async_context(stage.serving("newest", newer)))
         second.signal(signal.SIGTERM)
         assert await ended(second) == 0
-        await stage.until_owner("newer")
+        await stage.until_owner("newest")
         await stage.until_more()
 
-        # And now clients and agents of this version.
-        async with stage.load("new-load"):
+        # And now clients and agents of the newer version.
+        async with stage.load("newer-load", newer):
             await stage.until_more()
-    async with stage.serving("last"), Client.connect(nats_server.url) as client:
-        page = await client.list(limit=500, timeout_s=WITHIN_S)
-        assert {task.state for task in page.tasks} == {TaskState.SUCCEEDED}
-    stage.history.write(h.Healed())
-    for event in await database_log.export(stage.connect_args):
-        stage.history.write(event)
-    facts = gather(h.read(stage.history.path))
-    assert [story for rule in RULES_HERE for story in rule(facts)] == []
+    await stage.check()
+
+
+async def test_whoever_the_schema_does_not_serve_stops_and_this_version_takes_over(
+    stage: Stage, tmp_path: Path, database_url: str
+) -> None:
+    older_revision = f"{int(OLDEST_SERVED) - 1:04}"
+    older = before(older_revision, OLDEST_SERVED, tmp_path / "older")
+    assert (await stage.run("older-migrate", MIGRATE, older))[0] == 0
+    await database_log.install(stage.connect_args)
+    async with AsyncExitStack() as stack, AsyncExitStack() as loads:
+        olds = [await stack.enter_async_context(stage.serving(f"old{number}", older)) for number in range(2)]
+        await stage.until_owner("old0", "old1")
+        await loads.enter_async_context(stage.load("older-load", older))
+        await stage.until_more()
+
+        assert await migrate(database_url) == MigrationReport(older_revision, SCHEMA_REVISION)
+        await until_ready(await stack.enter_async_context(stage.serving("new")))
+        await stage.until_owner("new")
+        for old in olds:
+            assert await ended(old) != 0
+            last = old.log.read_text().splitlines()[-1]
+            assert older_revision in last
+            assert OLDEST_SERVED in last
+        await stage.until_more()
+        async with stage.load("newer-load"):
+            await stage.until_more()
+    await stage.check()
 
 
 async def until_ready(program: Program) -> None:

@@ -18,16 +18,20 @@ PORTIONS: Final = ("schemas", "bus", "orchestrator", "agents")
 """The folders that hold the portions of the namespace `callboard`."""
 
 
-def before(migration: str, directory: Path) -> str:
-    """Write the last version without `migration` (a file's name) into `directory`; the `PYTHONPATH` that runs it.
+def before(revision: str, next_revision: str, directory: Path) -> str:
+    """Write the last version whose schema is `revision` into `directory`; the `PYTHONPATH` that runs it.
 
     Raises:
         AssertionError: the history is not here, as in a shallow clone: the test cannot be made, which is no success.
     """
+    text = f'revision = "{next_revision}"'
+    [migration] = [
+        file.name for file in (REPOSITORY / MIGRATIONS).glob("*.py") if text in file.read_text().splitlines()
+    ]
     added = _git("log", "--diff-filter=A", "--format=%H", "--", f"{MIGRATIONS}/{migration}").decode().split()
     assert added, (
-        f"no commit that brought {migration} is known: this test runs a version from the history, "
-        "which a shallow clone does not have; run: git fetch --unshallow"
+        f"the commit that brought {migration} is not known: this test runs the version of schema {revision} from the "
+        "history, which a shallow clone does not have; run: git fetch --unshallow"
     )
     with tarfile.open(fileobj=BytesIO(_git("archive", f"{added[-1]}^", *PORTIONS))) as archive:
         archive.extractall(directory, filter="data")

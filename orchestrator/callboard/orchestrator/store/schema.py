@@ -20,8 +20,9 @@ from callboard.orchestrator.store.tables import SCHEMA_REVISION
 from callboard.schemas.errors import ConfigurationError
 
 VERSION_TABLE: Final = "schema_version"
-OLDEST_SERVED: Final = "0002"
-"""The revision of the oldest version whose replicas can work on this version's schema."""
+OLDEST_SERVED: Final = "0004"
+"""The revision of the oldest version whose replicas can work on this version's schema. That of 0003 cannot read a task
+in `waiting_input`."""
 
 FENCE: Final = "UPDATE pool_lease SET epoch = epoch + 1, batch = 0, holder = NULL"
 """Every pool without an owner: nobody's next write goes through."""
