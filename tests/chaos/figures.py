@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from tests.chaos.facts import Facts, Fault
 
 DEADLY: Final = frozenset({"replica killed", "replica stopped"})
+SERVERS: Final = ("Postgres", "database", "disk", "NATS", "bus")
+"""How the kinds of faults begin that a new owner meets, too."""
 SECOND_NS: Final = 1_000_000_000
 
 
@@ -42,14 +44,17 @@ def failovers_of(facts: Facts) -> list[float]:
         same = next((row for row in given if row.at_ns > fault.began.at_ns and row.epoch == owner.epoch), None)
         # What the dying one had sent still counts as its own.
         is_kept = same is not None and fault.ended_ns is not None and same.at_ns > fault.ended_ns
-        # In a pause nobody gives anything out.
-        is_paused = after is not None and any(
-            pause.pausing_ns < after.at_ns and (pause.unpaused_ns is None or pause.unpaused_ns > fault.began.at_ns)
-            for pause in facts.pauses
-        )
-        if after is not None and not is_kept and not is_paused:
+        if after is not None and not is_kept and not _is_held_up(facts, fault, after.at_ns):
             took.append((after.at_ns - fault.began.at_ns) / SECOND_NS)
     return took
+
+
+def _is_held_up(facts: Facts, fault: Fault, until_ns: int) -> bool:
+    """Whether something else held the next owner up: without servers, or in a pause, nobody gives anything out."""
+    others = [other for other in facts.faults.values() if other.began.kind.startswith(SERVERS)]
+    spans = [(other.began.at_ns, other.ended_ns) for other in others]
+    spans += [(pause.pausing_ns, pause.unpaused_ns) for pause in facts.pauses]
+    return any(began < until_ns and (ended is None or ended > fault.began.at_ns) for began, ended in spans)
 
 
 def _assignments(facts: Facts) -> list[Row]:

@@ -87,11 +87,11 @@ def late_results_are_taken_where_they_are_wanted(facts: Facts) -> Stories:
     task."""
     for story in facts.tasks.values():
         for (attempt, outcome), row in story.ended_as.items():
-            end, _ = story.ends[attempt]
+            end, given_up = story.ends[attempt]
             if end.outcome == outcome:
                 continue
-            place = story.rows.index(row)
-            before = story.rows[place - 1].state if place else None
+            # Where both are written at once, that it waited in between is not to be seen.
+            before = "queued" if given_up is row else story.rows[story.rows.index(row) - 1].state
             if not facts.adopts:
                 yield f"{story.task_id}/{attempt} was {end.outcome}, and {outcome} after that"
             elif end.outcome not in GIVEN_UP or outcome != "succeeded" or row.state not in FINAL:

@@ -207,6 +207,13 @@ async def test_wait_gives_the_task_as_it_stands_when_the_time_is_over(
     assert all(sent["timeout_ms"] <= 50 for sent in orchestrator.requests["tasks.wait"])
 
 
+async def test_wait_gives_the_task_as_it_stands_also_when_nobody_answered_a_moment_ago(
+    orchestrator: ScriptedOrchestrator, client: Client
+) -> None:
+    orchestrator.on("tasks.wait", UnavailableError(), SILENCE, task("running"))
+    assert (await client.wait(TASK_ID, timeout_s=0.5)).state is TaskState.RUNNING
+
+
 async def test_wait_for_an_unknown_task_is_refused(orchestrator: ScriptedOrchestrator, client: Client) -> None:
     orchestrator.on("tasks.wait", TaskNotFoundError())
     with pytest.raises(TaskNotFoundError):

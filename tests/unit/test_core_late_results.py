@@ -126,6 +126,27 @@ def test_an_agent_that_is_back_is_not_told_to_stop_what_may_still_succeed() -> N
     assert rig.state(task_id) == "succeeded"
 
 
+@pytest.mark.parametrize("answered", [False, True])
+@pytest.mark.parametrize("taken_over", [False, True])
+def test_what_waits_for_an_answer_is_stopped_when_it_is_listed(*, answered: bool, taken_over: bool) -> None:
+    """Nobody answers a question of an attempt that is over: its handler would keep its slot, and its task nobody."""
+    rig = Rig(ADOPT)
+    rig.registered("a")
+    rig.keep_alive(16_000, "a")
+    task_id = rig.submit()
+    rig.accept(task_id)
+    held = rig.task(task_id).held
+    rig.question(task_id)
+    if answered:
+        rig.answer(task_id)  # and its agent has not heard it
+    rig.wait(60_000)
+    assert rig.outcomes(task_id) == [Outcome.CRASHED]
+    if taken_over:
+        rig.restart()
+    [told] = rig.beat("a", held).cancel
+    assert (told.task_id, told.attempt) == held
+
+
 def test_it_is_told_once_somebody_else_has_the_task() -> None:
     rig = Rig(ADOPT)
     rig.registered("a")

@@ -95,16 +95,6 @@ class Outage:
         self._began_s: float | None = None
         self._seen_s = 0.0
         self._repeats = 0
-        self._last: OrchestratorError | None = None
-
-    def check(self) -> None:
-        """Nothing if somebody answers.
-
-        Raises:
-            OrchestratorError: the last error, while nobody does.
-        """
-        if self._last is not None and asyncio.get_running_loop().time() - self._seen_s <= _STRETCH_S:
-            raise self._last
 
     async def endure(self, error: OrchestratorError, until_s: float | None) -> None:
         """Pause after an error that may pass.
@@ -115,7 +105,7 @@ class Outage:
         now_s = asyncio.get_running_loop().time()
         if self._began_s is None or now_s - self._seen_s > _STRETCH_S:
             self._began_s, self._repeats = now_s, 0
-        self._seen_s, self._last = now_s, error
+        self._seen_s = now_s
         pause = pause_s(self._repeats, error.retry_after_ms)
         self._repeats += 1
         if now_s + pause - self._began_s > self._patience_s:

@@ -176,7 +176,6 @@ class TaskCalls(Caller):
                 async with asyncio.timeout_at(until):
                     return await self._waits.final(task_id, slice_ms=min(left_ms, SLICE_MS))
             except TimeoutError:
-                outage.check()
                 return await self._stands(task_id, timeout_s=min(patience_s, _SLICE_GRACE_S))
             except OrchestratorError as error:
                 if not error.retryable or (until is not None and loop.time() >= until):

@@ -59,10 +59,13 @@ def unwanted(pool: Pool, agent: Agent, listed: Iterable[Held]) -> list[AttemptRe
 def _is_hoped_for(pool: Pool, agent: Agent, held: Held) -> bool:
     """Whether the result of this given-up attempt is waited for: it would be taken, and no limit says that it is late.
 
-    What has limits is stopped: nothing watches an attempt that is over, and one that hangs would keep its slot.
+    What has limits is stopped: nothing watches an attempt that is over, and one that hangs would keep its slot. So is
+    what waits for an answer: nobody can give it any more.
     """
     task = pool.tasks.get(held[0])
     if task is None or task.run_timeout_ms is not None or task.progress_timeout_ms is not None:
+        return False
+    if task.last_end is not None and task.last_end.awaits_answer:
         return False
     return may_succeed_late(pool, agent, task, held[1])
 

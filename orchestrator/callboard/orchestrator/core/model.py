@@ -20,6 +20,7 @@ class EndedAttempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """An attempt that is over, as it is kept with its task (the last 20).
 
     `state` and `until_ms` are what the task became by it, so that a repeated report gets its first answer again.
+    `awaits_answer`: its handler waits for an answer that does not come any more.
     """
 
     attempt: int
@@ -31,6 +32,7 @@ class EndedAttempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     state: TaskState
     until_ms: int | None = None
     error: TaskError | None = None
+    awaits_answer: bool = False
     scores: tuple[AgentScore, ...] = ()
     """The best scores of the decision that placed it."""
 

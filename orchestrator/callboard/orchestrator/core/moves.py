@@ -4,6 +4,8 @@ Leaving a state stops its clocks; entering one starts them. An attempt ends when
 `running` and `waiting_input`, and never revives.
 """
 
+from msgspec import UNSET
+
 from callboard.orchestrator.core import health
 from callboard.orchestrator.core.effects import PublishTask
 from callboard.orchestrator.core.model import EndedAttempt, Task
@@ -116,7 +118,8 @@ def end_attempt(
         reason = DeferralReason.BACKOFF
     task.error = error if what is not Move.SUCCEEDED else None
     move(pool, task, what, now_ms, reason=reason, until_ms=until_ms, outcome=outcome)
-    if task.dialogue is not None:
+    dialogue = task.dialogue
+    if dialogue is not None:
         _end_dialogue(pool, task)
     ended = EndedAttempt(
         attempt=task.attempt,
@@ -128,6 +131,7 @@ def end_attempt(
         state=task.state,
         until_ms=until_ms,
         error=error,
+        awaits_answer=dialogue is not None and (dialogue.is_open or dialogue.answer is not UNSET),
         scores=task.scores,
     )
     task.scores = ()
