@@ -42,6 +42,18 @@ def test_running_is_written_with_a_flush_when_nothing_else_comes() -> None:
     assert [effect.event.state for effect in rig.take(do.PublishTask)] == [TaskState.RUNNING]
 
 
+def test_a_batch_full_of_what_waits_for_a_ride_needs_none() -> None:
+    """Else an owner that takes nothing in until its batch is written would wait for ever: nothing would be."""
+    rig = Rig(CoreSettings(batch_tasks=3))
+    rig.registered(slots=3)
+    tasks = [rig.submit() for _ in range(3)]
+    for task_id in tasks[:2]:
+        rig.accept(task_id)
+    assert {rig.state(task_id) for task_id in tasks} == {"assigned"}
+    rig.accept(tasks[2])
+    assert {rig.state(task_id) for task_id in tasks} == {"running"}
+
+
 def test_inserted_and_finished_in_one_batch_it_goes_to_the_history_straight() -> None:
     rig = Rig()
     event = rig.submitted(TaskSpec(type="work"))

@@ -94,7 +94,7 @@ def test_a_task_that_cannot_be_placed_blocks_nobody() -> None:
 
 
 def test_more_than_one_batch_can_place_is_placed_by_the_next_ones() -> None:
-    rig = Rig(CoreSettings(max_assignments=2))
+    rig = Rig(CoreSettings(batch_tasks=2))
     rig.registered(slots=5)
     for _ in range(5):
         rig.tell(rig.submitted(TaskSpec(type="work")))

@@ -371,4 +371,5 @@ def core_settings(config: OrchestratorConfig) -> CoreSettings:
         window=config.queue_window,
         adopt_late_results=config.late_results is LateResults.ADOPT,
         max_agents=config.max_registered_agents,
+        batch_tasks=config.batch_max,
     )

@@ -66,7 +66,9 @@ MAX_INBOX: Final = 20_000
 """Requests taken and not yet decided; beyond, they are refused at once."""
 MAX_UNWRITTEN_BYTES: Final = 32 * 1024 * 1024
 MAX_UNWRITTEN: Final = 5_000
-"""Tasks changed since the last commit began; beyond, no event is taken until it ends."""
+"""Tasks changed while a commit is in doubt; beyond, no event is taken until it ends."""
+MAX_EVENTS: Final = 500
+"""Events handled in one turn, before messages are received and sent again."""
 STALL_S: Final = 1.5
 """A pause between two turns that is longer than we ever mean to make."""
 STOP_S: Final = 5.0
@@ -302,13 +304,17 @@ class PoolOwner:
 
     @property
     def _may_decide(self) -> bool:
-        machine = self.machine
-        is_small = machine.unsealed_tasks < MAX_UNWRITTEN and machine.unsealed_bytes < MAX_UNWRITTEN_BYTES
+        # The next batch waits for one that is being committed, so that it does not outgrow it; but a commit that takes
+        # long must not keep the heartbeats waiting, which are in the inbox too.
+        most = max(MAX_UNWRITTEN, self._batch_max) if self._writer.is_in_doubt else self._batch_max
+        is_small = self.machine.unsealed_tasks < most and self.machine.unsealed_bytes < MAX_UNWRITTEN_BYTES
         return self.is_active and is_small
 
     def _take_events(self, now_ms: int) -> None:
-        for _ in range(min(len(self._inbox), self._batch_max)):
+        for _ in range(min(len(self._inbox), MAX_EVENTS)):
             self._effects.extend(self.machine.handle(self._inbox.popleft(), now_ms))
+            if not self._may_decide:
+                return
         # After what was heard: who is judged by the time must not be one whose word waits in the inbox.
         due_ms = self.machine.next_due_ms()
         if due_ms is not None and due_ms <= now_ms:

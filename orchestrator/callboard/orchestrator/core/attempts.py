@@ -21,7 +21,7 @@ from callboard.schemas.vocabulary import HELD_TASK_STATES, AgentState, DeclineRe
 
 def place_waiting(pool: Pool, now_ms: int) -> None:
     """Assign what can be assigned, in the protocol's order, up to one batch's worth."""
-    for task, placement in pool.queue.ready(pool.settings.max_assignments, now_ms):
+    for task, placement in pool.queue.ready(pool.settings.batch_tasks, now_ms):
         if task.deadline_ms is not None and task.deadline_ms <= now_ms:
             expire(pool, task, now_ms)
             continue

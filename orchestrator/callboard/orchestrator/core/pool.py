@@ -132,6 +132,8 @@ class Pool:
         """Have `task` written with whatever is written next, at the latest with the next flush."""
         task.changed_in = self.number
         self.dirty[task.task_id] = task
+        if len(self.dirty) >= self.settings.batch_tasks:
+            self.is_urgent = True
 
     def flush_by(self, due_ms: int) -> None:
         """Have what waits for a ride written at `due_ms`, if nothing else comes before."""

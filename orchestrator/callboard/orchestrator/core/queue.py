@@ -120,7 +120,9 @@ class Queue:
         """Have a queued task wait for an agent."""
         lane = self.strand_of(task.needs, task.concurrency_key).lane(task.priority.rank)
         lane.push(task)
-        self.relist(lane)
+        # Behind others, and listed with them, it changes nothing for those who look at the first.
+        if len(lane) == 1 or lane.listed is None or task.place < lane.listed:
+            self.relist(lane)
 
     def relist(self, lane: Lane) -> None:
         """The lane's first place may have changed, or its tasks come back."""

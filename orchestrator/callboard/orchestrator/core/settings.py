@@ -38,8 +38,8 @@ class CoreSettings:
     """Waiting tasks that memory holds, about; the others wait in the database."""
     least_lane: int = 16
     """How many of each placement class and priority it holds however many classes there are; at least 2."""
-    max_assignments: int = 512
-    """Assignments decided in one batch, so that no batch grows without bound."""
+    batch_tasks: int = 500
+    """Assignments decided in one batch; and so many changes that wait for a ride are written without one."""
     ranked_agents: int = 64
     quarantine_crashes: int = 3
     quarantine_agents: int = 2
