@@ -299,6 +299,13 @@ CORE: Final = (
         new="return task is not offer",
         tests=(f"{_UNIT}_offers.py", f"{_UNIT}_batches.py", f"{_UNIT}_outcomes.py"),
     ),
+    Mutant(
+        safeguard="a batch full of what waits for a ride is written without one",
+        path=f"{_CORE}/pool.py",
+        old="        if len(self.dirty) >= self.settings.batch_tasks:\n",
+        new="        if len(self.dirty) < 0:\n",
+        tests=(f"{_UNIT}_batches.py",),
+    ),
     # Budgets and sickness.
     Mutant(
         safeguard="quarantine after crashes on two agents",
