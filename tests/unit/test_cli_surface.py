@@ -31,7 +31,18 @@ def test_the_commands_are_the_agreed_ones() -> None:
     service = ["dev", "serve", "migrate", "config", "status", "demo", "schema", "version"]
     service += ["pool pause", "pool resume"]
     tasks = ["submit", "get", "list", "wait", "why", "cancel", "answer", "retry"]
-    agents = ["agents", "agent get", "agent exec", "agent llm", "agent synadia", "spawn", "shutdown", "drain", "resume"]
+    agents = [
+        "agents",
+        "agent get",
+        "agent exec",
+        "agent llm",
+        "agent synadia",
+        "gateway",
+        "spawn",
+        "shutdown",
+        "drain",
+        "resume",
+    ]
     assert sorted(commands()) == sorted(service + tasks + agents)
 
 

@@ -10,6 +10,7 @@ from callboard.agents.synadia import wire
 from callboard.agents.synadia.errors import error_of, failure_of, refusal
 from callboard.agents.synadia.peers import Peer, UnfitError, agent_id_of, peer_of
 from callboard.agents.synadia.prompts import MOST_BYTES, Answer, answer_bytes, envelope_of
+from callboard.agents.synadia.replies import result_chunks
 from callboard.agents.synadia.roster import Joined, Left, Restarted, Roster
 from callboard.agents.synadia.wire import MalformedError, Query, Response, ServiceInfo, Status
 from callboard.schemas.tasks import TaskError
@@ -221,6 +222,27 @@ def test_an_answer_is_bounded() -> None:
     with pytest.raises(TaskFailed):
         answer.take(Response("y"))
     assert len(answer.tail) == 200
+
+
+@pytest.mark.parametrize(
+    ("result", "text"),
+    [
+        ("hi", "hi"),
+        ({"text": "hi"}, "hi"),
+        ({"lines": 2}, '{"lines":2}'),
+        (None, "null"),
+        ('ü\0"🙂' * 999, 'ü\0"🙂' * 999),
+    ],
+)
+def test_a_result_comes_in_pieces_that_fit(result: object, text: str) -> None:
+    pieces = list(result_chunks(result, 1_000))
+    assert "".join(piece.text for piece in pieces) == text
+    assert all(len(wire.write_chunk(piece)) <= 1_000 for piece in pieces)
+
+
+def test_attachments_come_if_they_fit() -> None:
+    files = [FILE, {"filename": "big", "content": "A" * 1_000}, "none"]
+    assert list(result_chunks({"text": "t", "attachments": files}, 1_000)) == [Response("t"), Response("", (FILE,))]
 
 
 # Errors

@@ -64,13 +64,14 @@ be for that."""
 class BusSubscription:
     """Interest in a pattern of subjects, kept over reconnections until `unsubscribe`."""
 
-    __slots__ = ("_bus", "deliver", "pattern", "sid")
+    __slots__ = ("_bus", "deliver", "pattern", "queue", "sid")
 
-    def __init__(self, bus: "Bus", sid: int, pattern: str, deliver: Deliver) -> None:
+    def __init__(self, bus: "Bus", sid: int, pattern: str, deliver: Deliver, queue: str) -> None:
         self._bus = bus
         self.sid = sid
         self.pattern = pattern
         self.deliver = deliver
+        self.queue = queue
 
     async def unsubscribe(self) -> None:
         """End it: nothing is delivered after this returns. May be called twice."""
@@ -184,8 +185,10 @@ class Bus:
             await link.round_trip(_ROUND_TRIP_S)
         self.send(subject, data, reply=reply, headers=headers)
 
-    async def subscribe(self, subject: str, deliver: Deliver) -> BusSubscription:
+    async def subscribe(self, subject: str, deliver: Deliver, *, queue: str = "") -> BusSubscription:
         """Have `deliver` called with every message on `subject`, from now on and after every reconnection.
+
+        Of the members of a `queue` group each message goes to one.
 
         The server has it once `flush` returns. While NATS is away it is noted, and made with the next connection.
 
@@ -193,10 +196,12 @@ class Bus:
             InvalidRequestError: `subject` cannot be subscribed to.
         """
         check_pattern(subject)
+        if queue:
+            check_subject(queue)
         self._sid += 1
         if self._link is not None and self._link.usable:
-            self._link.post(subscribe_frame(subject, self._sid))
-        subscription = BusSubscription(self, self._sid, subject, deliver)
+            self._link.post(subscribe_frame(subject, self._sid, queue))
+        subscription = BusSubscription(self, self._sid, subject, deliver, queue)
         self._subscriptions[self._sid] = subscription
         return subscription
 
@@ -364,7 +369,7 @@ class Bus:
             await link.dial(url, self._options)
             link.post(subscribe_frame(self._requests.pattern, 0))
             for subscription in self._subscriptions.values():
-                link.post(subscribe_frame(subscription.pattern, subscription.sid))
+                link.post(subscribe_frame(subscription.pattern, subscription.sid, subscription.queue))
             # From here `subscribe` writes to this link itself; nothing may be awaited between that loop and this line.
             self._link = link
             self._max_payload = link.max_payload

@@ -83,9 +83,9 @@ def publish_frame(subject: str, reply: str, block: bytes, data: bytes) -> bytes:
     return f"HPUB {to} {len(block)} {len(block) + len(data)}\r\n".encode() + block + data + _CRLF
 
 
-def subscribe_frame(pattern: str, sid: int) -> bytes:
-    """SUB without a queue group."""
-    return f"SUB {pattern} {sid}\r\n".encode()
+def subscribe_frame(pattern: str, sid: int, queue: str = "") -> bytes:
+    """SUB, in a queue group or in none."""
+    return f"SUB {pattern} {queue} {sid}\r\n".encode() if queue else f"SUB {pattern} {sid}\r\n".encode()
 
 
 def unsubscribe_frame(sid: int) -> bytes:

@@ -75,6 +75,7 @@ _COMMANDS: Final = (
     (_agent, "exec", _AGENTS, "agent_exec:agent_exec", _EXEC),
     (_agent, "llm", _AGENTS, "agent_llm:agent_llm", _LLM),
     (_agent, "synadia", _AGENTS, "agent_synadia:agent_synadia", "callboard agent synadia --only agent=claude-code"),
+    (app, "gateway", _AGENTS, "gateway:gateway", "callboard gateway --owner rene --capability claude-code"),
     (app, "spawn", _AGENTS, "agents:spawn", "callboard spawn tester --capability python --slots 2"),
     (app, "shutdown", _AGENTS, "agents:shutdown", "callboard shutdown reviewer-1 --grace 10s"),
     (app, "drain", _AGENTS, "agents:drain", "callboard drain reviewer-1 --reason maintenance"),

@@ -10,15 +10,12 @@ from callboard.agents.errors import TaskFailed
 from callboard.agents.synadia.peers import Peer
 from callboard.agents.synadia.prompts import Answer, answer_bytes, envelope_of, prompt_bytes
 from callboard.agents.synadia.streams import NobodyThereError, Stream, prompted
-from callboard.agents.synadia.wire import Query, Response, Status
+from callboard.agents.synadia.wire import INBOX, Query, Response, Status
 from callboard.bus.connection import Bus
 from callboard.schemas.errors import OrchestratorError
 
 DEFAULT_IDLE_S: Final = 60.0
 """What section 6.6 recommends: a terminator may be lost, and agents send signs of life every 30 s."""
-REPLY_PREFIXES: Final = ("_INBOX.",)
-"""Where answers to questions may go: an agent must not aim our messages at any subject it likes."""
-
 
 QUESTION: Final = 2_000
 """Characters of a question that are asked: as JSON they stay under the protocol's 16 KiB whatever they are."""
@@ -91,7 +88,7 @@ class _Following:
                 self._answer.take(chunk)
                 self._ctx.progress_nowait(message=_plain(self._answer.tail))
             case Query():
-                if not chunk.reply_subject.startswith(REPLY_PREFIXES):
+                if not chunk.reply_subject.startswith(INBOX):
                     what = f"the agent wants its answer on {chunk.reply_subject[:80]!r}, which is no inbox"
                     raise TaskFailed(what, type="protocol_error", retryable=False)
                 self._open += 1

@@ -9,11 +9,14 @@ import msgspec
 from callboard.agents.errors import TaskFailed
 from callboard.agents.retry_after import LONGEST_MS
 from callboard.agents.synadia.wire import ERROR_CODE, ERROR_TEXT
+from callboard.schemas.errors import OrchestratorError
 from callboard.schemas.tasks import TaskError
 
+BAD_REQUEST: Final = 400
 RATE_LIMITED: Final = 429
 INTERNAL: Final = 500
 _NEVER: Final = range(400, 500)
+_KNOWN: Final = frozenset({BAD_REQUEST, 401, 403, 404, 409, RATE_LIMITED, INTERNAL})
 _LATER: Final = frozenset({408, 409, RATE_LIMITED})
 """Of the caller's faults those that pass: a conflict with the agent's state, too much at once."""
 _DESCRIPTION: Final = 200
@@ -49,6 +52,13 @@ def error_of(error: TaskError | None, why: str) -> tuple[dict[str, str], bytes]:
     kind = "task_failed" if error is None or error.type is None else error.type
     retry_after_s = None if error is None or error.retry_after_ms is None else error.retry_after_ms / 1000
     return refusal(code, why, kind, retry_after_s=retry_after_s)
+
+
+def refusal_of(error: OrchestratorError) -> tuple[dict[str, str], bytes]:
+    """Headers and body for what the orchestrator refused, by the codes that there are (section 9.2)."""
+    code = error.number if error.number in _KNOWN else BAD_REQUEST if error.number in _NEVER else INTERNAL
+    retry_after_s = None if error.retry_after_ms is None else error.retry_after_ms / 1000
+    return refusal(code, error.message, error.code, retry_after_s=retry_after_s)
 
 
 def refusal(code: int, text: str, kind: str, *, retry_after_s: float | None = None) -> tuple[dict[str, str], bytes]:

@@ -20,6 +20,8 @@ ACK: Final = "ack"
 ERROR_CODE: Final = "Nats-Service-Error-Code"
 ERROR_TEXT: Final = "Nats-Service-Error"
 DEFAULT_INTERVAL_S: Final = 30.0
+INBOX: Final = "_INBOX"
+"""Where answers may go: nobody must be able to aim our messages at any subject that he likes."""
 
 _SIZE: Final = re.compile(r"\s*([0-9]{1,15})\s*(B|KB|MB|GB)\s*", re.IGNORECASE)
 _UNITS: Final = {"B": 1, "KB": 1024, "MB": 1024**2, "GB": 1024**3}
