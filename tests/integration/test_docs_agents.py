@@ -16,9 +16,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.support.chat_server import ChatServer
+from tests.support.synadia_peer import Peer
+
+from callboard.bus.context import options_from_environment
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from callboard.bus.options import BusOptions
 
 pytestmark = pytest.mark.anyio
 
@@ -27,6 +32,7 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INTRODUCTION, *_PARTS = PAGE.split("\n## ")
 PARTS = {part.partition("\n")[0]: part for part in _PARTS}
 ELSEWHERE = "Other languages"
+SYNADIA = "Agents of the Synadia Agent Protocol"
 """What needs other toolchains is run by tests/polyglot."""
 WITHIN_S = 60.0
 
@@ -51,6 +57,12 @@ class Desk:
         path = f"{home / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
         self._env = {"PATH": path, "HOME": str(home), "NO_PROXY": "127.0.0.1", "CALLBOARD_LOG_LEVEL": "error"}
         self._before = ""
+
+    @property
+    def nats(self) -> BusOptions:
+        """Where the board's NATS is, for whoever stands in for an agent."""
+        context = self._home / ".config" / "nats" / "context" / "callboard-dev.json"
+        return options_from_environment({"NATS_CONTEXT": str(context)})
 
     def export(self, line: str) -> None:
         """Have this said first in every terminal from now on."""
@@ -126,6 +138,9 @@ async def test_every_command_does_what_the_page_says(desk: Desk, part: str) -> N
     assert terminals
     assert commands
     async with AsyncExitStack() as open_ones:
+        if part == SYNADIA:
+            # In the place of Claude Code, which does not run here.
+            await open_ones.enter_async_context(Peer(desk.nats, agent="claude-code"))
         for terminal in terminals:
             await open_ones.enter_async_context(desk.terminal(terminal))
         for command, expected in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", commands, re.MULTILINE):

@@ -462,9 +462,11 @@ async def test_bad_heartbeats_change_nothing(url: str, client: Client) -> None:
         assert list(fleet.agents.values()) == [peer.subject]
 
 
-async def test_a_cancel_drops_the_answer(url: str, client: Client) -> None:
+async def test_after_a_cancel_the_agent_is_busy_until_it_is_done(url: str, client: Client) -> None:
     async def hang(caller: Caller) -> None:
         caller.ack()
+        if len(caller.peer.prompts) > 1:
+            await echo(caller)
 
     async with Peer(url, hang) as peer, dispatching(url, idle_s=WITHIN_S):
         agent = await agent_is(client, peer)
@@ -472,8 +474,13 @@ async def test_a_cancel_drops_the_answer(url: str, client: Client) -> None:
         caller = await peer.prompted()
         await client.cancel(task_id)
         await seen(client, lambda each: each.agent_id == agent.agent_id and each.slots_used == 0)
+        next_id = (await client.submit("ask", "y", capabilities=["hand"])).task_id
+        await pause(0.3)  # in which it would have been prompted
+        assert len(peer.prompts) == 1
         caller.say("too late")
         caller.end()
+        task = await client.wait(next_id, timeout_s=WITHIN_S)
+        assert (task.state, task.result_value()) == (TaskState.SUCCEEDED, {"text": "echo: y"})
         assert (await client.get(task_id)).state is TaskState.CANCELLED
 
 

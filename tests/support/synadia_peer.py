@@ -92,7 +92,7 @@ class Peer:
 
     def __init__(
         self,
-        url: str,
+        where: str | BusOptions,
         behaviour: Behaviour = echo,
         *,
         name: str | None = None,
@@ -111,7 +111,9 @@ class Peer:
         self.metadata = {key: value for key, value in given.items() if value is not None}
         self.prompts: list[Caller] = []
         self.bus: Bus
-        self._options = BusOptions(servers=(url,), retry_min_s=0.02, retry_max_s=0.1)
+        if isinstance(where, str):
+            where = BusOptions(servers=(where,), retry_min_s=0.02, retry_max_s=0.1)
+        self._options = where
         self._tasks: set[asyncio.Task[None]] = set()
         self._subscriptions: list[BusSubscription] = []
         self._beating: asyncio.Task[None] | None = None

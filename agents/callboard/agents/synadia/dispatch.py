@@ -49,13 +49,23 @@ class Prompter:
         data = prompt_bytes(envelope, max_payload=most, attachments_ok=peer.attachments_ok)
         try:
             async with prompted(self._bus, peer.subject, data) as stream:
-                return await _Following(self._bus, ctx, stream, self._idle_s).result()
+                try:
+                    return await _Following(self._bus, ctx, stream, self._idle_s).result()
+                except asyncio.CancelledError:
+                    await self._see_off(stream)
+                    raise
         except NobodyThereError:
             self._on_nobody()
             await asyncio.Event().wait()  # until the agent leaves, which gives the task back at no cost
             raise
         except OrchestratorError as error:
             raise TaskFailed(f"the prompt was not sent: {error.message}", type=error.code) from None
+
+    async def _see_off(self, stream: Stream) -> None:
+        """The agent goes on with what nobody wants any more (section 6.7): its slot stays taken until it is done."""
+        with contextlib.suppress(TaskFailed, NobodyThereError):
+            while await stream.next(self._idle_s) != "end":
+                continue
 
 
 class _Following:
