@@ -144,7 +144,7 @@ async def test_it_is_found_as_any_agent(url: str, bus: Bus) -> None:
         prompt, status = info["endpoints"]
         assert (prompt["name"], prompt["subject"], prompt["queue_group"]) == ("prompt", gate.subject, "agents")
         assert prompt["metadata"] == {"max_payload": "262144B", "attachments_ok": "true"}
-        for subject in ("$SRV.PING.agents", f"$SRV.INFO.agents.{info['id']}", "$SRV.STATS.agents", "$SRV.PING"):
+        for subject in ("$SRV.PING.agents", f"$SRV.INFO.agents.{info['id']}", "$SRV.STATS.agents"):
             assert json.loads((await bus.request(subject, b"", timeout_s=WITHIN_S)).data)["id"] == info["id"]
         told = json.loads((await bus.request(status["subject"], b"", timeout_s=WITHIN_S)).data)
         async with asyncio.timeout(WITHIN_S):

@@ -1,4 +1,4 @@
-"""A caller made with the protocol's own SDK: `python caller.py URL AGENT PROMPT ANSWER` writes what it hears as JSON."""
+"""A caller made with the protocol's own SDK: `python caller.py URL AGENT PROMPT ANSWER` writes what it hears."""
 
 import asyncio
 import json
