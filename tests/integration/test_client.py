@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -11,7 +12,9 @@ import msgspec
 import pytest
 from tests.support.scripted_orchestrator import SILENCE, TASK_ID, ScriptedOrchestrator, task
 
+from callboard.bus.ask_again import FIRST_PAUSE_S
 from callboard.bus.client import Client
+from callboard.bus.connection import Bus, BusMessage, BusOptions
 from callboard.schemas.errors import (
     AgentNotFoundError,
     InternalError,
@@ -23,7 +26,8 @@ from callboard.schemas.errors import (
     TaskNotFoundError,
     UnavailableError,
 )
-from callboard.schemas.tasks import Backoff
+from callboard.schemas.subjects import Subjects
+from callboard.schemas.tasks import Backoff, TaskSpec
 from callboard.schemas.vocabulary import TaskAssignmentStrategy, TaskPriority, TaskState
 
 if TYPE_CHECKING:
@@ -97,6 +101,39 @@ async def test_a_submit_is_repeated_with_the_same_key_until_it_is_answered(
     sent = orchestrator.requests["tasks.submit"]
     assert len(sent) == 3
     assert sent[0] == sent[1] == sent[2]
+
+
+async def test_what_is_not_answered_is_asked_again_soon(orchestrator: ScriptedOrchestrator, client: Client) -> None:
+    orchestrator.on("tasks.get", SILENCE, task("running"))
+    async with asyncio.timeout(FIRST_PAUSE_S + 1.0):
+        assert (await client.get(TASK_ID)).state is TaskState.RUNNING
+    assert len(orchestrator.requests["tasks.get"]) == 2
+
+
+async def test_a_submit_without_a_key_is_not(orchestrator: ScriptedOrchestrator, client: Client) -> None:
+    orchestrator.on("tasks.submit", SILENCE)
+    with pytest.raises(OutcomeUnknownError):
+        await client.submit_spec(TaskSpec(type="review"), timeout_s=FIRST_PAUSE_S + 0.5)
+    assert len(orchestrator.requests["tasks.submit"]) == 1
+
+
+async def test_who_answers_late_is_asked_less_often(nats_server: EmbeddedNats, client: Client) -> None:
+    """The first request is answered when the second has come: it was not lost, but slow."""
+    replies: list[str] = []
+
+    def answer(message: BusMessage) -> None:
+        replies.append(message.reply)
+        if len(replies) > 1:
+            bus.send(replies[0] if len(replies) == 2 else message.reply, json.dumps(task("running")).encode())
+
+    async with await Bus.connect(BusOptions(servers=(nats_server.url,))) as bus:
+        await bus.subscribe(Subjects().tasks("get"), answer)
+        await bus.flush()
+        await client.get(TASK_ID)
+        assert client._patience.pause_s == 2 * FIRST_PAUSE_S
+        await client.get(TASK_ID)
+        assert len(replies) == 3
+    assert FIRST_PAUSE_S < client._patience.pause_s < 2 * FIRST_PAUSE_S
 
 
 async def test_an_error_that_stays_is_raised_at_once_with_its_context(

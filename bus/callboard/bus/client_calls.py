@@ -1,7 +1,8 @@
 """How a client asks: every request is safe to repeat, so what may succeed later is asked again until it does.
 
-Rules: only retryable errors (protocol, section 2) and silence are asked again, with full-jitter back-off, until the
-time given is over; then the last error is raised. Nothing but classes of `callboard.schemas.errors` comes out.
+Rules: what is not answered soon is sent again while it is waited for (`ask_again`). Retryable errors (protocol,
+section 2) and silence are asked again, with full-jitter back-off, until the time given is over; then the last error is
+raised. Nothing but classes of `callboard.schemas.errors` comes out.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
 from callboard.bus.ask import ask
+from callboard.bus.ask_again import Patience, ask_again
 from callboard.bus.connection import Bus
 from callboard.schemas.errors import OrchestratorError, OutcomeUnknownError
 from callboard.schemas.subjects import DEFAULT_POOL, DEFAULT_PREFIX, Subjects
@@ -32,6 +34,7 @@ class Caller:
 
     def __init__(self, bus: Bus, *, pool: str = DEFAULT_POOL, prefix: str = DEFAULT_PREFIX) -> None:
         self._bus = bus
+        self._patience = Patience()
         self._subjects = Subjects(pool, prefix)
 
     @property
@@ -40,16 +43,26 @@ class Caller:
         return self._subjects.pool
 
     async def _call(
-        self, subject: str, message: object, answer: type[M], *, timeout_s: float, reply_s: float = REPLY_S
+        self, subject: str, message: object, answer: type[M], *, timeout_s: float, reply_s: float | None = None
     ) -> M:
         """Ask until there is an answer, an error that stays, or `timeout_s` is over (then: the last error).
+
+        With `reply_s` each request is sent once, and waited for so long.
 
         Raises:
             OrchestratorError: the class of the answer's code; `UnavailableError` or `OutcomeUnknownError` for silence.
         """
-        return await self._repeat(
-            lambda left_s: ask(self._bus, subject, message, answer, timeout_s=min(reply_s, left_s)), timeout_s=timeout_s
-        )
+
+        def once(left_s: float) -> Awaitable[M]:
+            if reply_s is None:
+                return self._ask(subject, message, answer, timeout_s=min(REPLY_S, left_s))
+            return ask(self._bus, subject, message, answer, timeout_s=min(reply_s, left_s))
+
+        return await self._repeat(once, timeout_s=timeout_s)
+
+    async def _ask(self, subject: str, message: object, answer: type[M], *, timeout_s: float = REPLY_S) -> M:
+        """One question; raises as `_call`."""
+        return await ask_again(self._bus, self._patience, subject, message, answer, timeout_s=timeout_s)
 
     async def _repeat(self, once: Callable[[float], Awaitable[M]], *, timeout_s: float) -> M:
         """Do `once`, which is given the seconds that are left, until it succeeds; raises as `_call`."""

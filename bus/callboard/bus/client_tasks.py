@@ -53,8 +53,8 @@ class TaskCalls(Caller):
         super().__init__(bus, pool=pool, prefix=prefix)
         at = self._subjects
         self._submits = Submits(
-            lambda many: ask(bus, at.tasks("submit_many"), many, SubmitManyAnswer, timeout_s=REPLY_S),
-            lambda spec: ask(bus, at.tasks("submit"), spec, SubmitAnswer, timeout_s=REPLY_S),
+            lambda many: self._ask(at.tasks("submit_many"), many, SubmitManyAnswer),
+            lambda spec: self._ask(at.tasks("submit"), spec, SubmitAnswer),
         )
         self._waits = Waits(
             lambda many: ask(
@@ -95,7 +95,8 @@ class TaskCalls(Caller):
         """
         if spec.key is None:
             # Whether to ask again after a doubt about many is then for nobody to say.
-            return await self._call(self._subjects.tasks("submit"), spec, SubmitAnswer, timeout_s=timeout_s)
+            subject = self._subjects.tasks("submit")
+            return await self._call(subject, spec, SubmitAnswer, timeout_s=timeout_s, reply_s=REPLY_S)
 
         async def once(left_s: float) -> SubmitAnswer:
             async with within(left_s):
