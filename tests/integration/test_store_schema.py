@@ -19,6 +19,7 @@ from tests.support.store_rows import RETENTION_MS, draft, ids_of, own
 from callboard.orchestrator.core.changes import AgendaRead
 from callboard.orchestrator.store.connections import connect
 from callboard.orchestrator.store.embedded import EmbeddedPostgres
+from callboard.orchestrator.store.large_tables import INDEXES
 from callboard.orchestrator.store.migrate import MigrationReport, alembic_config, migrate
 from callboard.orchestrator.store.port import FIRST_ID
 from callboard.orchestrator.store.postgres import PostgresStore
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    import asyncpg
     from alembic.config import Config
     from sqlalchemy import Connection
 
@@ -109,6 +111,54 @@ async def test_live_tasks_and_the_replica_that_still_writes_them_outlast_the_thi
         await pg.execute(OLD_INSERT, tasks[2], 6)
         assert await pg.fetchval("SELECT count(*) FROM task") == 3
     assert await migrate(database_url) == MigrationReport("0002", SCHEMA_REVISION)
+
+
+async def test_a_migration_does_not_make_commits_wait_for_as_long_as_a_table_is_large(database_url: str) -> None:
+    """An older transaction holds up the builder of an index for as long as one likes: what then goes on?"""
+    await alembic(database_url, command.upgrade, "0002")
+    async with connected(database_url) as older, connected(database_url) as pg:
+        await pg.execute(OLD_INSERT, draft().task_id, 5)
+        await older.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM agent")
+        migrating = asyncio.create_task(migrate(database_url))
+        await until(pg, "SELECT NOT indisvalid FROM pg_index WHERE indexrelid = to_regclass('task_state')")
+        assert await pg.fetchval("SELECT version_num FROM schema_version") == SCHEMA_REVISION
+        await pg.execute("SET lock_timeout = '1s'")
+        await pg.execute(OLD_INSERT, draft().task_id, 4)
+        await pg.execute("UPDATE task SET version = 2")
+        assert not migrating.done()
+        await older.execute("COMMIT")
+        assert await migrating == MigrationReport("0002", SCHEMA_REVISION)
+        assert await pg.fetch(UNFINISHED) == []
+
+
+async def test_a_migration_that_was_cut_short_is_finished_by_the_next_one(database_url: str) -> None:
+    await alembic(database_url, command.upgrade, "0002")
+    async with connected(database_url) as older, connected(database_url) as pg:
+        await older.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM agent")
+        migrating = asyncio.create_task(migrate(database_url))
+        await until(pg, "SELECT NOT indisvalid FROM pg_index WHERE indexrelid = to_regclass('task_state')")
+        await pg.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX%'")
+        with pytest.raises(DatabaseOperationError):
+            await migrating
+        await older.execute("COMMIT")
+        assert len(await pg.fetch(UNFINISHED)) > 1
+        assert await migrate(database_url) == MigrationReport(SCHEMA_REVISION, SCHEMA_REVISION)
+        assert await pg.fetch(UNFINISHED) == []
+        for name in INDEXES:
+            assert await pg.fetchval("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass($1)", name)
+
+
+UNFINISHED = """
+SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid AND indrelid = 'task'::regclass
+UNION ALL SELECT conname::text FROM pg_constraint WHERE NOT convalidated AND conrelid = 'task'::regclass
+"""
+
+
+async def until(pg: asyncpg.Connection, so: str) -> None:
+    """Wait until a query says yes; Postgres has no signal for this."""
+    async with asyncio.timeout(20):
+        while not await pg.fetchval(so):  # noqa: ASYNC110 - see above
+            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize(("key", "limit"), [("k", None), (None, 1), ("k", 0)])

@@ -1,4 +1,4 @@
-"""Asking again while an answer is waited for: who was asked may be frozen, and another owner there before it is noticed.
+"""Asking again while an answer is awaited: who was asked may be frozen, and another owner there before it is noticed.
 
 Rules:
 - The same message is sent once more after each pause, and the first answer to any of them counts. So only what is safe

@@ -1,7 +1,8 @@
 """Bringing a database's schema to this version: `callboard migrate`.
 
 Rules:
-- One transaction: all or nothing, and a lock in it lets any number of replicas do this at once.
+- One transaction: all or nothing, and a lock in it lets any number of replicas do this at once. What would make commits
+  wait for as long as a table is large comes after it (`large_tables`).
 - Replicas serve meanwhile. A statement that waits for its table makes everyone behind it wait too: so it gives up soon,
   all is undone, and it is tried again after those have had their turn.
 """
@@ -24,6 +25,7 @@ from sqlalchemy.pool import NullPool
 
 from callboard.orchestrator.store import schema
 from callboard.orchestrator.store.connections import connect
+from callboard.orchestrator.store.large_tables import catch_up
 from callboard.orchestrator.store.schema import VERSION_TABLE
 from callboard.orchestrator.store.tables import SCHEMA_REVISION
 from callboard.schemas.errors import DatabaseOperationError
@@ -53,26 +55,42 @@ async def migrate(database_url: str) -> MigrationReport:
 
     Raises:
         ConfigurationError: the URL is none.
-        DatabaseOperationError: the database cannot be reached, or refuses; nothing was changed.
+        DatabaseOperationError: the database cannot be reached, or refuses; it is safe to migrate again.
     """
     engine = create_async_engine(
         "postgresql+asyncpg://", async_creator=lambda: connect(database_url), poolclass=NullPool
     )
     try:
-        for _ in range(TRIES - 1):
-            try:
-                return await _migrate(engine)
-            except DBAPIError as error:
-                if getattr(error.orig, "sqlstate", None) != asyncpg.LockNotAvailableError.sqlstate:
-                    raise
-            await asyncio.sleep(PAUSE_S)
-        return await _migrate(engine)
+        report = await _migrate_with_patience(engine)
+        if report.after == SCHEMA_REVISION:
+            await _catch_up(database_url)
     except (OSError, asyncpg.PostgresError, SQLAlchemyError) as error:
         # SQLAlchemy adds the statement to its text, over many lines.
         cause = str(getattr(error, "orig", error)).partition("\n")[0]
         raise DatabaseOperationError(f"the database was not migrated: {cause}") from error
+    else:
+        return report
     finally:
         await engine.dispose()
+
+
+async def _migrate_with_patience(engine: AsyncEngine) -> MigrationReport:
+    for _ in range(TRIES - 1):
+        try:
+            return await _migrate(engine)
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", None) != asyncpg.LockNotAvailableError.sqlstate:
+                raise
+        await asyncio.sleep(PAUSE_S)
+    return await _migrate(engine)
+
+
+async def _catch_up(database_url: str) -> None:
+    pg = await connect(database_url)
+    try:
+        await catch_up(pg)
+    finally:
+        await pg.close()
 
 
 async def _migrate(engine: AsyncEngine) -> MigrationReport:

@@ -1,6 +1,7 @@
 """Tasks that wait for an answer, and what was asked and answered.
 
-The constraints of live tasks know the new state; every row that satisfied the old ones satisfies these.
+The constraints of live tasks know the new state; every row that satisfied the old ones satisfies these. That is looked
+up afterwards (`large_tables`).
 """
 
 from alembic import op
@@ -24,13 +25,13 @@ ALTER TABLE task
     DROP CONSTRAINT task_is_live,
     DROP CONSTRAINT task_held_by_an_agent,
     DROP CONSTRAINT task_runs_since,
-    ADD CONSTRAINT task_is_live CHECK (state IN ({live})),
+    ADD CONSTRAINT task_is_live CHECK (state IN ({live})) NOT VALID,
     ADD CONSTRAINT task_held_by_an_agent CHECK (
         CASE WHEN state IN ({held})
         THEN agent_id IS NOT NULL AND incarnation IS NOT NULL AND assigned_ms IS NOT NULL AND attempt >= 1
         ELSE agent_id IS NULL AND incarnation IS NULL AND assigned_ms IS NULL AND started_ms IS NULL END
-    ),
-    ADD CONSTRAINT task_runs_since CHECK ((state IN ({accepted})) <= (started_ms IS NOT NULL))
+    ) NOT VALID,
+    ADD CONSTRAINT task_runs_since CHECK ((state IN ({accepted})) <= (started_ms IS NOT NULL)) NOT VALID
 """
 
 

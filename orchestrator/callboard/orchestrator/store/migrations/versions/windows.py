@@ -1,6 +1,7 @@
-"""Concurrency keys and the scores of a placement; indexes to read the live tasks piece by piece.
+"""Concurrency keys and the scores of a placement.
 
-A replica of the version before goes on writing meanwhile: every new column may be null.
+A replica of the version before goes on writing meanwhile: every new column may be null. The indexes to read the live
+tasks piece by piece are built afterwards (`large_tables`).
 """
 
 from alembic import op
@@ -13,9 +14,10 @@ depends_on = None
 _COLUMNS = """
 ALTER TABLE task
     ADD COLUMN concurrency_key text,
-    ADD COLUMN concurrency_limit bigint CHECK (concurrency_limit >= 1),
+    ADD COLUMN concurrency_limit bigint,
     ADD COLUMN scores bytea,
-    ADD CONSTRAINT task_key_and_limit CHECK ((concurrency_key IS NULL) = (concurrency_limit IS NULL))
+    ADD CONSTRAINT task_concurrency_limit_check CHECK (concurrency_limit >= 1) NOT VALID,
+    ADD CONSTRAINT task_key_and_limit CHECK ((concurrency_key IS NULL) = (concurrency_limit IS NULL)) NOT VALID
 """
 
 _HOLDS = """
@@ -29,34 +31,15 @@ CREATE TABLE key_hold (
 )
 """
 
-_CONCURRENCY = """
-CREATE INDEX task_concurrency ON task (pool, concurrency_key, concurrency_limit) WHERE concurrency_key IS NOT NULL
-"""
-
-_AGENDA = """
-CREATE INDEX task_agenda ON task (pool, LEAST(until_ms, deadline_ms), id)
-    WHERE state IN ('queued', 'deferred') AND LEAST(until_ms, deadline_ms) IS NOT NULL
-"""
-
-_STATEMENTS = (
-    _COLUMNS,
-    _HOLDS,
-    # Equal entries share their place in an index: this one stays small however deep the queue is.
-    "CREATE INDEX task_state ON task (pool, state)",
-    _CONCURRENCY,
-    # The waiting tasks that time will change, the next one first.
-    _AGENDA,
-)
-
 
 def upgrade() -> None:
     """Make them."""
-    for statement in _STATEMENTS:
-        op.execute(statement)
+    op.execute(_COLUMNS)
+    op.execute(_HOLDS)
 
 
 def downgrade() -> None:
     """Limits are forgotten; tasks stay."""
-    op.execute("DROP INDEX task_state, task_concurrency, task_agenda")
+    op.execute("DROP INDEX IF EXISTS task_state, task_concurrency, task_agenda")
     op.execute("DROP TABLE key_hold")
     op.execute("ALTER TABLE task DROP COLUMN concurrency_key, DROP COLUMN concurrency_limit, DROP COLUMN scores")
