@@ -6,7 +6,6 @@ synchronous one can look at.
 
 import asyncio
 import concurrent.futures
-import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -46,8 +45,8 @@ class TaskContext:
         self.previous_progress: Progress | None = offer.progress
         self._report = report
         self._questions = Questions(ask)
-        self._asking = asyncio.Lock()
-        self._cancelled = threading.Event()
+        self._asking: asyncio.Lock | None = None
+        self._cancelled = False
         self._payload: Any = msgspec.UNSET
         now_s = time.monotonic()
         self._task_ends_s = None if offer.remaining_ms is None else now_s + offer.remaining_ms / 1000
@@ -75,11 +74,11 @@ class TaskContext:
     @property
     def cancelled(self) -> bool:
         """Whether the work is not wanted any more."""
-        return self._cancelled.is_set()
+        return self._cancelled
 
     def cancel(self) -> None:
         """Say that the work is not wanted any more; the agent does this."""
-        self._cancelled.set()
+        self._cancelled = True
         self._questions.cancel()
 
     def answered(self, query: int, answer: bytes | ErrorBody) -> None:
@@ -138,6 +137,8 @@ class TaskContext:
         Raises:
             OrchestratorError: the question is not one that can be asked, by its size for instance.
         """
+        # Few handlers ask, and a lock is dear for those that do not.
+        self._asking = self._asking or asyncio.Lock()
         async with self._asking:
             began_s = time.monotonic()
             try:

@@ -8,9 +8,9 @@ Rules:
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+import msgspec
 import structlog
 
 from callboard.agents.session import events as ev
@@ -36,8 +36,7 @@ class Ask(Protocol):
     ) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Pending:
+class Pending(msgspec.Struct, frozen=True):
     """A report to send, as the session's call `call`; `size` in bytes, about."""
 
     ref: AttemptRef

@@ -3,8 +3,9 @@
 Every `Send…` that carries a `call` is answered by exactly one event with that call. `timeout_ms` is how long to wait.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 from callboard.agents.session.events import Reply
 from callboard.agents.session.states import Phase
@@ -13,8 +14,7 @@ from callboard.schemas.errors import ErrorBody
 from callboard.schemas.tasks import AttemptRef, Progress, TaskError
 
 
-@dataclass(frozen=True, slots=True)
-class SendRegister:
+class SendRegister(msgspec.Struct, frozen=True):
     """Request `register`."""
 
     call: int
@@ -23,8 +23,7 @@ class SendRegister:
     timeout_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class SendHeartbeat:
+class SendHeartbeat(msgspec.Struct, frozen=True):
     """Request `heartbeat`."""
 
     call: int
@@ -34,38 +33,33 @@ class SendHeartbeat:
     timeout_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerOffer:
+class AnswerOffer(msgspec.Struct, frozen=True):
     """Answer an offer."""
 
     reply: Reply
     answer: AssignAnswer
 
 
-@dataclass(frozen=True, slots=True)
-class Acknowledge:
+class Acknowledge(msgspec.Struct, frozen=True):
     """Answer `{}`."""
 
     reply: str
 
 
-@dataclass(frozen=True, slots=True)
-class StartHandler:
+class StartHandler(msgspec.Struct, frozen=True):
     """Run the handler of `offer.type`; it ends in `HandlerSucceeded`, `HandlerFailed` or `HandlerStopped`."""
 
     ref: AttemptRef
     offer: Assign
 
 
-@dataclass(frozen=True, slots=True)
-class CancelHandler:
+class CancelHandler(msgspec.Struct, frozen=True):
     """Tell a running handler to end; it still reports by its event."""
 
     ref: AttemptRef
 
 
-@dataclass(frozen=True, slots=True)
-class SendComplete:
+class SendComplete(msgspec.Struct, frozen=True):
     """Request `complete`."""
 
     ref: AttemptRef
@@ -74,8 +68,7 @@ class SendComplete:
     timeout_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class SendFail:
+class SendFail(msgspec.Struct, frozen=True):
     """Request `fail`."""
 
     ref: AttemptRef
@@ -84,16 +77,14 @@ class SendFail:
     timeout_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class SendProgress:
+class SendProgress(msgspec.Struct, frozen=True):
     """Publish `progress`; whether it arrives does not matter."""
 
     ref: AttemptRef
     progress: Progress
 
 
-@dataclass(frozen=True, slots=True)
-class SendQuery:
+class SendQuery(msgspec.Struct, frozen=True):
     """Request `query`."""
 
     ref: AttemptRef
@@ -104,8 +95,7 @@ class SendQuery:
     timeout_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class GiveAnswer:
+class GiveAnswer(msgspec.Struct, frozen=True):
     """Tell a handler the answer to its question, JSON, or the error that refused the question for good."""
 
     ref: AttemptRef
@@ -113,16 +103,14 @@ class GiveAnswer:
     answer: bytes | ErrorBody
 
 
-@dataclass(frozen=True, slots=True)
-class SendLeave:
+class SendLeave(msgspec.Struct, frozen=True):
     """Request `leave`; ends in `LeaveEnded`."""
 
     reason: str
     timeout_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Announce:
+class Announce(msgspec.Struct, frozen=True):
     """Tell people that the session is in another phase now, and why."""
 
     phase: Phase
@@ -138,8 +126,7 @@ class ExitCause(StrEnum):
     ABANDONED = "abandoned"
 
 
-@dataclass(frozen=True, slots=True)
-class Exit:
+class Exit(msgspec.Struct, frozen=True):
     """The session is over: nothing more will come of it. `error` says why, unless it left by itself."""
 
     cause: ExitCause

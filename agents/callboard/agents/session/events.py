@@ -4,7 +4,7 @@
 `reply` is an opaque handle of the shell for the message to be answered.
 """
 
-from dataclasses import dataclass
+import msgspec
 
 from callboard.schemas.agents import Assign, AssignAnswer, HeartbeatAnswer, RegisterAnswer
 from callboard.schemas.errors import ErrorBody
@@ -14,108 +14,93 @@ Reply = str | list[AssignAnswer]
 """A subject, or the answers to one message's offers so far."""
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+class Started(msgspec.Struct, frozen=True):
     """The shell listens on the agent's subjects: sign in."""
 
 
-@dataclass(frozen=True, slots=True)
-class Disconnected:
+class Disconnected(msgspec.Struct, frozen=True):
     """The bus is away; what was asked will not be answered."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reconnected:
+class Reconnected(msgspec.Struct, frozen=True):
     """The bus is back: nobody may know us any more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Registered:
+class Registered(msgspec.Struct, frozen=True):
     """The orchestrator took us in."""
 
     call: int
     answer: RegisterAnswer
 
 
-@dataclass(frozen=True, slots=True)
-class RegisterRefused:
+class RegisterRefused(msgspec.Struct, frozen=True):
     """The orchestrator answered `register` with an error."""
 
     call: int
     error: ErrorBody
 
 
-@dataclass(frozen=True, slots=True)
-class RegisterUnanswered:
+class RegisterUnanswered(msgspec.Struct, frozen=True):
     """Nobody answered `register`."""
 
     call: int
 
 
-@dataclass(frozen=True, slots=True)
-class HeartbeatAnswered:
+class HeartbeatAnswered(msgspec.Struct, frozen=True):
     """The orchestrator knows that we live."""
 
     call: int
     answer: HeartbeatAnswer
 
 
-@dataclass(frozen=True, slots=True)
-class HeartbeatRefused:
+class HeartbeatRefused(msgspec.Struct, frozen=True):
     """The orchestrator answered `heartbeat` with an error."""
 
     call: int
     error: ErrorBody
 
 
-@dataclass(frozen=True, slots=True)
-class HeartbeatUnanswered:
+class HeartbeatUnanswered(msgspec.Struct, frozen=True):
     """Nobody answered `heartbeat`."""
 
     call: int
 
 
-@dataclass(frozen=True, slots=True)
-class OfferArrived:
+class OfferArrived(msgspec.Struct, frozen=True):
     """`assign` came, or one of `assign_many`; `reply` is where its answer goes, of no concern here."""
 
     reply: Reply
     offer: Assign
 
 
-@dataclass(frozen=True, slots=True)
-class HandlerSucceeded:
+class HandlerSucceeded(msgspec.Struct, frozen=True):
     """A handler returned; `result` is its JSON."""
 
     ref: AttemptRef
     result: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class HandlerFailed:
+class HandlerFailed(msgspec.Struct, frozen=True):
     """A handler raised."""
 
     ref: AttemptRef
     error: TaskError
 
 
-@dataclass(frozen=True, slots=True)
-class HandlerStopped:
+class HandlerStopped(msgspec.Struct, frozen=True):
     """A handler ended because we told it to."""
 
     ref: AttemptRef
 
 
-@dataclass(frozen=True, slots=True)
-class ProgressMade:
+class ProgressMade(msgspec.Struct, frozen=True):
     """A handler told how far it is."""
 
     ref: AttemptRef
     progress: Progress
 
 
-@dataclass(frozen=True, slots=True)
-class QuestionAsked:
+class QuestionAsked(msgspec.Struct, frozen=True):
     """A handler asks something, as question number `query` of its attempt, and waits for the answer."""
 
     ref: AttemptRef
@@ -124,16 +109,14 @@ class QuestionAsked:
     data: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class QueryRecorded:
+class QueryRecorded(msgspec.Struct, frozen=True):
     """A `query` is committed."""
 
     ref: AttemptRef
     call: int
 
 
-@dataclass(frozen=True, slots=True)
-class QueryRefused:
+class QueryRefused(msgspec.Struct, frozen=True):
     """A `query` was answered with an error."""
 
     ref: AttemptRef
@@ -141,16 +124,14 @@ class QueryRefused:
     error: ErrorBody
 
 
-@dataclass(frozen=True, slots=True)
-class QueryUnanswered:
+class QueryUnanswered(msgspec.Struct, frozen=True):
     """Nobody answered a `query`; that it was not recorded is not said."""
 
     ref: AttemptRef
     call: int
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerArrived:
+class AnswerArrived(msgspec.Struct, frozen=True):
     """`answer` came: to question number `query`, as JSON."""
 
     reply: str
@@ -160,15 +141,13 @@ class AnswerArrived:
     answer: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class ReportRecorded:
+class ReportRecorded(msgspec.Struct, frozen=True):
     """A `complete` or `fail` is committed."""
 
     ref: AttemptRef
 
 
-@dataclass(frozen=True, slots=True)
-class ReportRefused:
+class ReportRefused(msgspec.Struct, frozen=True):
     """A `complete` or `fail` was answered with an error."""
 
     ref: AttemptRef
@@ -176,16 +155,14 @@ class ReportRefused:
     error: ErrorBody
 
 
-@dataclass(frozen=True, slots=True)
-class ReportUnanswered:
+class ReportUnanswered(msgspec.Struct, frozen=True):
     """Nobody answered a `complete` or `fail`."""
 
     ref: AttemptRef
     call: int
 
 
-@dataclass(frozen=True, slots=True)
-class CancelArrived:
+class CancelArrived(msgspec.Struct, frozen=True):
     """`cancel` came."""
 
     reply: str
@@ -194,16 +171,14 @@ class CancelArrived:
     reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class DrainArrived:
+class DrainArrived(msgspec.Struct, frozen=True):
     """`drain` came: the operator wants nothing new here, until told otherwise."""
 
     reply: str
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
-class ShutdownArrived:
+class ShutdownArrived(msgspec.Struct, frozen=True):
     """`shutdown` came: finish within `grace_ms`, leave, exit."""
 
     reply: str
@@ -211,30 +186,25 @@ class ShutdownArrived:
     grace_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class DrainRequested:
+class DrainRequested(msgspec.Struct, frozen=True):
     """Our own process wants to end: finish everything, leave, exit."""
 
 
-@dataclass(frozen=True, slots=True)
-class StopRequested:
+class StopRequested(msgspec.Struct, frozen=True):
     """Our own process wants to end within `grace_ms`."""
 
     grace_ms: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class AbandonRequested:
+class AbandonRequested(msgspec.Struct, frozen=True):
     """What this agent stands for is dead, so that it is to end without a word, as if its process had died."""
 
 
-@dataclass(frozen=True, slots=True)
-class LeaveEnded:
+class LeaveEnded(msgspec.Struct, frozen=True):
     """`leave` was answered, or it was not: either way we have said it."""
 
 
-@dataclass(frozen=True, slots=True)
-class TimeAdvanced:
+class TimeAdvanced(msgspec.Struct, frozen=True):
     """`next_due_ms` has come."""
 
 

@@ -9,8 +9,9 @@
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from callboard.agents.session.delays import Delays
 from callboard.agents.session.effects import SendComplete, SendFail, SendProgress
@@ -25,8 +26,7 @@ RESULT_REFUSED: Final = "result_refused"
 _REFUSED_RESULTS = frozenset({"invalid_request", "payload_too_large"})
 
 
-@dataclass(slots=True)
-class Held:
+class Held(msgspec.Struct):
     """One accepted attempt."""
 
     ref: AttemptRef
