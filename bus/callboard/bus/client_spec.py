@@ -72,6 +72,9 @@ def make_spec(task_type: str, payload: object, options: SubmitOptions) -> TaskSp
         InvalidRequestError: the payload has no JSON form, or two options exclude one another.
         TypeError: there is no such option.
     """
+    raw = as_raw(payload, path="payload")
+    if not options:
+        return TaskSpec(type=task_type, payload=raw, key=str(uuid.uuid4()))
     fields = dict(options)
     requires = Requirements(
         role=options.get("role"),
@@ -85,7 +88,6 @@ def make_spec(task_type: str, payload: object, options: SubmitOptions) -> TaskSp
     fields["prefers"] = list(options.get("prefers") or ()) or None
     fields["metadata"] = dict(options.get("metadata") or {}) or None
     fields["key"] = options.get("key") or str(uuid.uuid4())
-    raw = as_raw(payload, path="payload")
     try:
         return msgspec.structs.replace(TaskSpec(type=task_type, payload=raw), **fields)
     except ValueError as error:

@@ -99,6 +99,9 @@ class TaskCalls(Caller):
             return await self._call(subject, spec, SubmitAnswer, timeout_s=timeout_s, reply_s=REPLY_S)
 
         async def once(left_s: float) -> SubmitAnswer:
+            if left_s > REPLY_S:
+                # The request ends before.
+                return await self._submits.submit(spec)
             async with within(left_s):
                 return await self._submits.submit(spec)
 
@@ -173,7 +176,9 @@ class TaskCalls(Caller):
         outage = Outage(patience_s)
         while True:
             try:
-                left_ms = SLICE_MS if until is None else round(max(until - loop.time(), 0) * 1000)
+                if until is None:
+                    return await self._waits.final(task_id)
+                left_ms = round(max(until - loop.time(), 0) * 1000)
                 async with asyncio.timeout_at(until):
                     return await self._waits.final(task_id, slice_ms=min(left_ms, SLICE_MS))
             except TimeoutError:
