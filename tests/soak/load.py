@@ -13,6 +13,7 @@ from callboard.bus.client import Client
 from callboard.bus.connection import Bus
 from callboard.bus.options import BusOptions
 from callboard.schemas.agents import Register, RegisterAnswer
+from callboard.schemas.errors import OrchestratorError
 from callboard.schemas.subjects import Subjects
 from callboard.schemas.vocabulary import TaskState
 
@@ -25,6 +26,7 @@ VISITORS_A_SECOND = 100_000 / 3600
 """Agents and clients in turn: a hundred thousand an hour."""
 ONE_IN = 10
 """So many of the visiting agents vanish without a goodbye."""
+PATIENCE_S = 30
 AT_ONCE = 200
 """Visits open at once; more of them mean that the stack does not keep up."""
 
@@ -87,8 +89,21 @@ class Load:
                 subject = Subjects().from_agent(f"visitor-{number}", "register")
                 # Of another role than any task asks for: what it is given would only come back after its lease.
                 message = Register(incarnation=str(uuid.uuid4()), role="ghost", draining=True)
-                await ask(bus, subject, message, RegisterAnswer, timeout_s=10)
+                await self._sign_in(bus, subject, message)
             self.agents += 1
+
+    async def _sign_in(self, bus: Bus, subject: str, message: Register) -> None:
+        """As an agent does: asked again when a commit took long; anything but that ends the run."""
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                try:
+                    await ask(bus, subject, message, RegisterAnswer, timeout_s=10)
+                except OrchestratorError as error:
+                    if not error.retryable:
+                        raise
+                    await asyncio.sleep((error.retry_after_ms or 100) / 1000)
+                else:
+                    return
 
     def _agent(self, agent_id: str, *, slots: int) -> Agent:
         agent = Agent(agent_id, slots=slots)
