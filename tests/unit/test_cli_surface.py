@@ -30,7 +30,7 @@ def commands() -> list[str]:
 def test_the_commands_are_the_agreed_ones() -> None:
     service = ["dev", "serve", "migrate", "config", "status", "demo", "schema", "version"]
     service += ["pool pause", "pool resume"]
-    tasks = ["submit", "get", "list", "wait", "why", "cancel", "answer", "retry"]
+    tasks = ["submit", "get", "list", "wait", "why", "cancel", "answer", "events", "retry"]
     agents = [
         "agents",
         "agent get",

@@ -12,6 +12,7 @@ from typing import Self
 
 from callboard.bus.client_agents import AgentCalls
 from callboard.bus.client_calls import DEFAULT_TIMEOUT_S
+from callboard.bus.client_events import EventCalls, HeardEvent
 from callboard.bus.client_spec import SubmitOptions
 from callboard.bus.client_tasks import TaskCalls, failure_of
 from callboard.bus.connection import Bus, BusChange, BusState
@@ -20,10 +21,10 @@ from callboard.bus.options import BusOptions
 from callboard.schemas.errors import UnavailableError
 from callboard.schemas.subjects import DEFAULT_POOL, DEFAULT_PREFIX
 
-__all__ = ["Client", "SubmitOptions", "failure_of"]
+__all__ = ["Client", "HeardEvent", "SubmitOptions", "failure_of"]
 
 
-class Client(TaskCalls, AgentCalls):
+class Client(TaskCalls, AgentCalls, EventCalls):
     """Everything that a client may ask of one pool.
 
     `Client(bus)` speaks over a connection of yours and leaves it open; `Client.connect` has its own.

@@ -67,6 +67,7 @@ _COMMANDS: Final = (
     (app, "why", _TASKS, "why:why", f"callboard why {_ID}"),
     (app, "cancel", _TASKS, "tasks:cancel", f"callboard cancel {_ID} --reason obsolete"),
     (app, "answer", _TASKS, "answer:answer", f"callboard answer {_ID} yes"),
+    (app, "events", _TASKS, "events:events", "callboard events --since 1h --follow --type task.failed"),
     (app, "retry", _TASKS, "tasks:retry", f"callboard retry {_ID}"),
     (_pool, "pause", _SERVICE, "pool:pause", "callboard pool pause --type nightly"),
     (_pool, "resume", _SERVICE, "pool:resume", "callboard pool resume"),

@@ -26,7 +26,7 @@ from callboard.bus.micro import MicroService
 from callboard.bus.replies import DropReason
 from callboard.bus.serve import Server
 from callboard.orchestrator.agent_requests import AgentRequests
-from callboard.orchestrator.carriers import PlainCarrier, header_of
+from callboard.orchestrator.carriers import carrier_of
 from callboard.orchestrator.clock import steady_s
 from callboard.orchestrator.config import LateResults, OrchestratorConfig
 from callboard.orchestrator.core.events import SpawnAbandoned
@@ -34,6 +34,7 @@ from callboard.orchestrator.core.settings import CoreSettings
 from callboard.orchestrator.endpoints import endpoints_of
 from callboard.orchestrator.fleet_requests import FleetRequests
 from callboard.orchestrator.ids import TaskIds
+from callboard.orchestrator.intake import Intake
 from callboard.orchestrator.launcher import Launcher
 from callboard.orchestrator.metrics import Metrics
 from callboard.orchestrator.owner import PoolOwner
@@ -41,6 +42,7 @@ from callboard.orchestrator.pool_telemetry import PoolTelemetry
 from callboard.orchestrator.replicas import Replicas
 from callboard.orchestrator.status import ProcessFacts, system_status
 from callboard.orchestrator.store.port import FencedError, Lease, Store, StoreUnavailableError
+from callboard.orchestrator.submissions import Submissions
 from callboard.orchestrator.task_requests import TaskRequests
 from callboard.orchestrator.telemetry import Telemetry
 from callboard.schemas.errors import ConfigurationError, OrchestratorError, UnavailableError
@@ -230,7 +232,7 @@ class PoolKeeper:
             began_s=began_s,
             subjects=self._subjects,
             settings=core_settings(config),
-            carrier=PlainCarrier(premises.bus, telemetry),
+            carrier=carrier_of(config, premises.bus, telemetry),
             telemetry=telemetry,
             lease_ms=config.pool_lease_ms,
             batch_max=config.batch_max,
@@ -273,6 +275,7 @@ class PoolKeeper:
     async def _serve(self, owner: PoolOwner) -> str:
         premises, lease = self._premises, owner.lease
         task = TaskRequests(owner, premises.config.limits, premises.ids)
+        self._take_in(owner)
         fleet = FleetRequests(owner, premises.launcher)
         agent = AgentRequests(owner, premises.config.limits)
         server = Server(
@@ -314,6 +317,13 @@ class PoolKeeper:
             await rivals.unsubscribe()
             await asyncio.gather(running, return_exceptions=True)
 
+    def _take_in(self, owner: PoolOwner) -> None:
+        """Have the messages of the intake's stream become tasks, if they are this pool's."""
+        settings = self._premises.config.intake
+        if settings.stream is not None and settings.pool == self.pool:
+            submissions = Submissions(self._premises.config.limits, self._premises.ids, owner.clock)
+            owner.spawn(Intake(self._premises.bus, owner, submissions, settings, stream=settings.stream).run())
+
     async def _announce(self, owner: PoolOwner) -> BusSubscription:
         lease = owner.lease
 
@@ -331,7 +341,7 @@ class PoolKeeper:
         event = OwnerEvent(pool=self.pool, replica=lease.replica, epoch=lease.epoch, at=to_instant(lease.now_ms))
         message = Envelopes(self._subjects).of_owner(event)
         try:
-            self._premises.bus.send_ready(message.subject, header_of(message), message.body)
+            self._premises.bus.send_ready(message.subject, message.block, message.body)
         except BaseException:
             await subscription.unsubscribe()
             raise

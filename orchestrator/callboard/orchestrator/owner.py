@@ -160,6 +160,11 @@ class PoolOwner:
         return self.passive_since_ms is None
 
     @property
+    def is_leaving(self) -> bool:
+        """Whether the owner finishes what is decided, or has let go."""
+        return self._stopping or self._lost is not None
+
+    @property
     def is_database_down(self) -> bool:
         """Whether the last word of the database was none, or it has said nothing for so long that trust ran out."""
         return self._writer.is_database_down or (not self._trust.holds and self._trust.is_heard)

@@ -23,6 +23,7 @@ from platformdirs import user_data_path
 from callboard.bus.client import Client
 from callboard.bus.connection import Bus
 from callboard.bus.context import options_from_environment
+from callboard.orchestrator.carriers import StreamCarrier
 from callboard.orchestrator.chores import Chores, set_gauges
 from callboard.orchestrator.config import (
     NatsSettings,
@@ -44,7 +45,7 @@ from callboard.orchestrator.store.memory import MemoryStore
 from callboard.orchestrator.store.migrate import migrate
 from callboard.orchestrator.store.port import Store, StoreUnavailableError
 from callboard.orchestrator.store.postgres import PostgresStore
-from callboard.schemas.errors import ConfigurationError, DatabaseOperationError
+from callboard.schemas.errors import ConfigurationError, DatabaseOperationError, OutcomeUnknownError, UnavailableError
 from callboard.schemas.labels import LabelValue
 from callboard.schemas.status import SystemStatus
 from callboard.schemas.tasks import TaskChange, TaskDocument
@@ -236,6 +237,8 @@ class Orchestrator:
         metrics.bus_connected.set_function(lambda: bus.connected)
         loop = asyncio.get_running_loop()
         metrics.event_loop_tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
+        if config.events.stream is not None:
+            await open_when_there(StreamCarrier(bus, config.events, config.prefix))
         keepers: dict[str, PoolKeeper] = {}
 
         def agent_ended(agent: SpawnedAgent) -> None:
@@ -348,6 +351,24 @@ async def open_when_reachable(store: Store) -> None:
                 await store.open()
             except StoreUnavailableError as error:
                 log.warning("database cannot be reached: trying again", reason=str(error), attempt=attempt.num)
+                raise
+
+
+async def open_when_there(carrier: StreamCarrier) -> None:
+    """Make or verify the events' stream, however long JetStream has no leader; each failure is logged.
+
+    Raises:
+        ConfigurationError: It is not enabled, or does not allow the stream.
+    """
+    retries = stamina.retry_context(
+        on=(UnavailableError, OutcomeUnknownError), attempts=None, timeout=None, wait_initial=0.2, wait_max=5.0
+    )
+    async for attempt in retries:
+        with attempt:
+            try:
+                await carrier.open()
+            except (UnavailableError, OutcomeUnknownError) as error:
+                log.warning("the events' stream cannot be reached", reason=error.message, attempt=attempt.num)
                 raise
 
 

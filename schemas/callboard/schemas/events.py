@@ -20,6 +20,7 @@ from callboard.schemas.tasks import TaskEvent
 
 CONTENT_TYPE: Final = "application/cloudevents+json"
 """The header `content-type` of every event: structured mode (NATS binding of CloudEvents)."""
+_HEADERS: Final = f"NATS/1.0\r\ncontent-type: {CONTENT_TYPE}\r\nNats-Msg-Id: "
 _TIME: Final = b'"at":"'
 
 
@@ -54,11 +55,16 @@ class OwnerChanged(CloudEvent, frozen=True, kw_only=True):
 
 
 class EventMessage(NamedTuple):
-    """An event as it is published: `id` is the header `Nats-Msg-Id`, too."""
+    """An event as it is published."""
 
     subject: str
     id: str
     body: bytes
+
+    @property
+    def block(self) -> bytes:
+        """The header block; ids are made of names, so that there is nothing to escape."""
+        return f"{_HEADERS}{self.id}\r\n\r\n".encode()
 
 
 class Change(NamedTuple):

@@ -9,11 +9,13 @@ from callboard.orchestrator.config.load import LoadedConfig, complete_addresses,
 from callboard.orchestrator.config.mistakes import InvalidSettingsError, Mistake
 from callboard.orchestrator.config.model import OrchestratorConfig
 from callboard.orchestrator.config.modes import PRESETS, LateResults, LogFormat, LogLevel, OrchestratorMode
-from callboard.orchestrator.config.sections import NatsSettings, RoleSettings, SizeLimits
+from callboard.orchestrator.config.sections import EventSettings, IntakeSettings, NatsSettings, RoleSettings, SizeLimits
 
 __all__ = [
     "PRESETS",
     "EffectiveSetting",
+    "EventSettings",
+    "IntakeSettings",
     "InvalidSettingsError",
     "LateResults",
     "LoadedConfig",

@@ -18,7 +18,14 @@ from callboard.orchestrator.config.fields import fields_of
 from callboard.orchestrator.config.mistakes import InvalidSettingsError
 from callboard.orchestrator.config.modes import PRESETS, LateResults, LogFormat, LogLevel, OrchestratorMode
 from callboard.orchestrator.config.rules import broken_rules
-from callboard.orchestrator.config.sections import SECRET_IN_URL, NatsSettings, RoleSettings, SizeLimits
+from callboard.orchestrator.config.sections import (
+    SECRET_IN_URL,
+    EventSettings,
+    IntakeSettings,
+    NatsSettings,
+    RoleSettings,
+    SizeLimits,
+)
 from callboard.schemas.names import Pool
 from callboard.schemas.vocabulary import TaskAssignmentStrategy
 
@@ -116,6 +123,9 @@ class OrchestratorConfig(Settings, frozen=True, kw_only=True):
     reply_prefixes: Annotated[
         tuple[InboxPrefix, ...], Meta(description="What a reply subject must start with, dot included", min_length=1)
     ] = ("_INBOX.",)
+
+    events: EventSettings = EventSettings()
+    intake: IntakeSettings = IntakeSettings()
 
     roles: dict[str, RoleSettings] = msgspec.field(default_factory=dict[str, RoleSettings])
     spawn_timeout_seconds: Annotated[

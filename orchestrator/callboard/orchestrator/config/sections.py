@@ -6,13 +6,15 @@ from msgspec import Meta
 
 from callboard.orchestrator.config.base import Settings
 from callboard.schemas import limits
-from callboard.schemas.names import Slots
+from callboard.schemas.names import Name, Pool, Slots
 
 # A name that the launcher itself sets is not for the taking: `env` could give an agent another identity.
 EnvName = Annotated[str, Meta(pattern=r"^(?!CALLBOARD_|NATS_)[A-Za-z_][A-Za-z0-9_]*\Z")]
 Argument = Annotated[str, Meta(pattern=r"^[^\x00]*\Z")]
 Command = Annotated[tuple[Argument, ...], Meta(min_length=1)]
 Bytes = Annotated[int, Meta(ge=1, le=64 * 1024 * 1024)]
+
+StreamName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
 
 SECRET = {"secret": "all"}
 SECRET_IN_URL = {"secret": "url"}
@@ -46,6 +48,37 @@ class SizeLimits(Settings, frozen=True, kw_only=True):
     text_bytes: Annotated[Bytes, Meta(description="A task's description and metadata together")] = limits.TEXT_BYTES
     progress_bytes: Annotated[Bytes, Meta(description="The data of a progress report")] = limits.PROGRESS_BYTES
     error_bytes: Annotated[Bytes, Meta(description="The error of a failed attempt")] = limits.ERROR_BYTES
+
+
+class EventSettings(Settings, frozen=True, kw_only=True):
+    """Where events are kept for consumers that were away (protocol, section 5)."""
+
+    stream: Annotated[
+        StreamName | None, Meta(description="JetStream stream that keeps all events; made when missing; none: not kept")
+    ] = None
+    max_age_seconds: Annotated[
+        int, Meta(description="How long it keeps an event; 0: no limit", ge=0, le=10 * 365 * 86_400)
+    ] = 7 * 86_400
+    max_bytes: Annotated[int, Meta(description="How much it keeps; 0: no limit", ge=0)] = 1024 * 1024 * 1024
+    max_messages: Annotated[int, Meta(description="How many events it keeps; 0: no limit", ge=0)] = 0
+    replicas: Annotated[int, Meta(description="Servers of a NATS cluster that keep it", ge=1, le=5)] = 1
+
+
+class IntakeSettings(Settings, frozen=True, kw_only=True):
+    """Tasks from the messages of a JetStream stream (protocol, section 4)."""
+
+    stream: Annotated[
+        StreamName | None, Meta(description="JetStream stream whose messages become tasks; none: no intake")
+    ] = None
+    subjects: Annotated[
+        tuple[str, ...], Meta(description="Its subjects; with them the stream is made when missing")
+    ] = ()
+    pool: Annotated[Pool, Meta(description="The pool that takes them")] = "default"
+    consumer: Annotated[StreamName, Meta(description="The durable consumer's name")] = "callboard"
+    type: Annotated[Name | None, Meta(description="The type of a task whose message names none")] = None
+    dead_letters: Annotated[
+        str | None, Meta(description="Subject for messages that are no tasks; none: `<prefix>.v1.<pool>.intake.dead`")
+    ] = None
 
 
 class RoleSettings(Settings, frozen=True, kw_only=True):
