@@ -475,6 +475,38 @@ async def test_cancel_and_retry(orchestrator: ScriptedOrchestrator, callboard: C
     assert orchestrator.requests["tasks.cancel"][0] == {"task_id": TASK_ID, "reason": "obsolete"}
 
 
+async def test_a_question_is_shown_and_answered(orchestrator: ScriptedOrchestrator, callboard: CommandLine) -> None:
+    question = {"query": 2, "prompt": "a or b?", "data": ["a", "b"], "asked_at": "2026-01-02T03:04:05Z"}
+    orchestrator.on("tasks.get", task("waiting_input", attempt=3, question=question))
+    orchestrator.on("tasks.answer", {"task_id": TASK_ID, "state": "running", "changed": True})
+    shown = await callboard("get", TASK_ID)
+    assert 'a or b? ["a", "b"] (question 2)' in shown.out
+    assert await callboard("answer", TASK_ID, "b") == Finished(0, f"{TASK_ID} running\n", "")
+    await callboard("answer", TASK_ID, "--value", '{"choice": "b"}', "--attempt", "1", "--query", "1")
+    assert orchestrator.requests["tasks.answer"] == [
+        {"task_id": TASK_ID, "attempt": 3, "query": 2, "answer": "b"},
+        {"task_id": TASK_ID, "attempt": 1, "query": 1, "answer": {"choice": "b"}},
+    ]
+    for wrong in ((), ("b", "--value", "1"), ("--value", "{")):
+        assert (await callboard("answer", TASK_ID, *wrong)).status == 2
+
+
+async def test_a_wait_on_a_terminal_says_what_is_asked_and_how_to_answer(
+    orchestrator: ScriptedOrchestrator, callboard: CommandLine
+) -> None:
+    question = {"query": 1, "prompt": "a or b?", "asked_at": "2026-01-02T03:04:05Z"}
+    waiting = task("waiting_input", agent_id="reviewer-1", question=question)
+    orchestrator.on("tasks.get", waiting, waiting, task("succeeded", version=2, result=7))
+    controller, terminal = pty.openpty()
+    on_terminal = CommandLine(callboard.home, callboard.env | {"TERM": "xterm", "COLUMNS": "200"})
+    process = await on_terminal.start("wait", TASK_ID, stderr=terminal)
+    os.close(terminal)
+    async with asyncio.timeout(30):
+        await process.communicate()
+    drawn = read_all(controller)
+    assert f"a or b? (question 1); answer with: callboard answer {TASK_ID} ..." in drawn
+
+
 async def test_agents_and_agent_get(orchestrator: ScriptedOrchestrator, callboard: CommandLine) -> None:
     orchestrator.on("agents.list", {"agents": [AGENT]}).on("agents.get", AGENT)
     table = await callboard("agents", "--capability", "lint", "--state", "online")

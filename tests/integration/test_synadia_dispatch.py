@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -519,3 +520,36 @@ async def test_a_drain_lets_it_finish(url: str, client: Client) -> None:
         task = await client.get(task_id)
         assert (task.state, outcomes(task)) == (TaskState.SUCCEEDED, [Outcome.SUCCEEDED])
         await agent_is(client, peer, AgentState.STOPPED)
+
+
+@asynccontextmanager
+async def command(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """`callboard` in a process of its own."""
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "callboard.cli", *arguments, stderr=pipe)
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def test_the_command_dispatches_until_it_is_told_to_end(url: str, client: Client) -> None:
+    async with Peer(url) as peer, command("agent", "synadia", "--nats-url", url, "--slots", "2") as process:
+        assert (await agent_is(client, peer)).slots == 2
+        assert (await run(client)).state is TaskState.SUCCEEDED
+        process.terminate()
+        async with asyncio.timeout(WITHIN_S):
+            assert await process.wait() == 0
+        await agent_is(client, peer, AgentState.STOPPED)
+
+
+async def test_the_command_ends_though_nats_is_away() -> None:
+    async with command("agent", "synadia", "--nats-url", "nats://127.0.0.1:9") as process:
+        assert process.stderr is not None
+        async with asyncio.timeout(WITHIN_S):
+            while b"failed" not in await process.stderr.readline():
+                continue
+            process.terminate()
+            assert await process.wait() == 0

@@ -354,10 +354,12 @@ async def test_a_drain_lets_streams_end(url: str, bus: Bus) -> None:
         assert (await late.message()).status == 503
 
 
-async def test_two_gateways_share_the_prompts(url: str, bus: Bus) -> None:
+async def test_two_gateways_share_the_prompts(url: str, bus: Bus, client: Client) -> None:
     async with gateway(url), gateway(url), working(url, echo):
+        known = len((await client.list(limit=500)).tasks)
         calls = [await Call.of(bus, str(number).encode()) for number in range(6)]
         assert [await call.text() for call in calls] == [f"echo: {number}" for number in range(6)]
+        assert len((await client.list(limit=500)).tasks) == known + 6, "each of them became one task"
 
 
 async def test_an_answer_goes_to_an_inbox_only(url: str, bus: Bus) -> None:

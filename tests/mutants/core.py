@@ -79,7 +79,6 @@ CORE: Final = (
         old="if event.attempt is not None and event.attempt != task.attempt:",
         new="if event.attempt is None and event.attempt != task.attempt:",
         tests=(f"{_UNIT}_dialogues.py",),
-        simulated=True,
     ),
     Mutant(
         safeguard="an answer is sent until it is acknowledged",

@@ -8,6 +8,7 @@ from tests.support.core_rig import Rig
 from callboard.orchestrator.core import effects as do
 from callboard.orchestrator.core import events as ev
 from callboard.orchestrator.core.timers import Clock
+from callboard.orchestrator.core.why import explain_task
 from callboard.schemas.agents import QueryRecorded, ReportQuery
 from callboard.schemas.tasks import Question, TaskChange
 from callboard.schemas.times import to_instant
@@ -43,6 +44,14 @@ class TestAsking:
         assert (document.state, document.reason, document.agent_id) == (TaskState.WAITING_INPUT, "really?", "a")
         assert document.question == Question(query=1, prompt="really?", asked_at=to_instant(rig.now_ms))
         assert rig.pool_agent("a").holds == {(task_id, 1): True}, "the slot stays taken"
+
+    def test_why_says_what_it_waits_for(self) -> None:
+        rig = Rig()
+        task_id = asking(rig)
+        seen = explain_task(rig.machine.pool, rig.task(task_id))
+        assert (seen.state, seen.unblocked_by) == (TaskState.WAITING_INPUT, ["question 1 is answered"])
+        rig.answer(task_id)
+        assert explain_task(rig.machine.pool, rig.task(task_id)).unblocked_by is None
 
     def test_an_accept_that_came_late_or_never_changes_nothing(self) -> None:
         rig = Rig()

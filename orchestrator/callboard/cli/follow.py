@@ -13,6 +13,7 @@ from msgspec import UnsetType
 from callboard.bus.client import Client, failure_of
 from callboard.cli.exits import ExitStatus
 from callboard.cli.output import plain, print_json, print_line, print_note
+from callboard.cli.tasks_view import question_text
 from callboard.schemas.errors import OutcomeUnknownError, UnavailableError
 from callboard.schemas.tasks import TaskDocument
 from callboard.schemas.vocabulary import TaskState
@@ -56,6 +57,7 @@ async def follow(client: Client, task_id: str, *, within_ms: int | None, json: b
 async def _watch(client: Client, task_id: str, within_s: float | None, patience_s: float) -> TaskDocument:
     """The task as it was seen last: final, unless the time was over first."""
     task = await client.get(task_id, timeout_s=patience_s)
+    asked = 0
     try:
         async with (
             _bar() as show,
@@ -64,9 +66,19 @@ async def _watch(client: Client, task_id: str, within_s: float | None, patience_
         ):
             async for task in changes:
                 show(task)
+                asked = _note_question(task, asked)
     except TimeoutError:
         return task
     return task
+
+
+def _note_question(task: TaskDocument, asked: int) -> int:
+    """Say once what is asked, and how to answer; the number of the last question that was said."""
+    question = task.question
+    if question is None or question.query == asked:
+        return asked
+    print_note(f"{plain(question_text(question) or '')}; answer with: callboard answer {task.task_id} ...")
+    return question.query
 
 
 @asynccontextmanager

@@ -43,6 +43,7 @@ def lines(task_id: str, answer: Why) -> Iterator[str]:
     if answer.scores is not None:
         if not answer.scores:
             yield "it has no scores: no agent was ever chosen"
+        yield from _remedies(answer)
         return
     if answer.position is not None:
         yield f"number {answer.position} of those that wait for the same agents and key"
@@ -50,5 +51,9 @@ def lines(task_id: str, answer: Why) -> Iterator[str]:
         yield f"{answer.candidates} known agents could ever take it"
     if answer.excluded:
         yield "kept from it: " + ", ".join(f"{count} by {reason}" for reason, count in answer.excluded.items())
+    yield from _remedies(answer)
+
+
+def _remedies(answer: Why) -> Iterator[str]:
     for remedy in answer.unblocked_by or ():
         yield f"it goes on when {remedy}"

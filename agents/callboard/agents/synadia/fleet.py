@@ -18,12 +18,12 @@ import structlog
 
 from callboard.agents.agent import Agent
 from callboard.agents.handlers import ANY
-from callboard.agents.signals import ending_on_signals
 from callboard.agents.synadia import discovery
 from callboard.agents.synadia.dispatch import DEFAULT_IDLE_S
 from callboard.agents.synadia.peers import Peer, UnfitError, peer_of
 from callboard.agents.synadia.proxy import Proxy
 from callboard.agents.synadia.roster import Change, Joined, Left, Restarted, Roster
+from callboard.agents.synadia.running import run_until_signalled
 from callboard.agents.synadia.wire import (
     DEFAULT_INTERVAL_S,
     HEARTBEATS,
@@ -39,6 +39,8 @@ from callboard.schemas.names import is_name
 
 log = structlog.get_logger("callboard.agents.synadia")
 
+MOST: Final = 500
+"""Agents that one process stands for, each with a connection and a thread: anybody on NATS may say that he is one."""
 REMEMBERED: Final = 10_000
 """Instances that are no agents for us, so that nobody is asked at each heartbeat."""
 
@@ -83,7 +85,6 @@ class SynadiaFleet:
         self._asked: set[str] = set()
         self._unfit: dict[str, str] = {}
         self._changed = asyncio.Event()
-        self._ending = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._options: BusOptions | None = None
         self._bus: Bus | None = None
@@ -100,23 +101,7 @@ class SynadiaFleet:
         Raises:
             ConfigurationError: NATS cannot be reached as configured, for good.
         """
-        loop = asyncio.get_running_loop()
-        stops: list[asyncio.Task[None]] = []
-
-        def end() -> None:
-            loop.call_soon_threadsafe(self._ending.set)
-
-        def stop() -> None:
-            loop.call_soon_threadsafe(lambda: stops.append(loop.create_task(self.stop())))
-
-        with ending_on_signals(end, stop):
-            try:
-                await self.start(url)
-                await self._ending.wait()
-                await self.drain()
-            finally:
-                await self.stop()
-                await asyncio.gather(*stops, return_exceptions=True)
+        await run_until_signalled(lambda: self.start(url), drain=self.drain, stop=self.stop)
 
     async def start(self, url: str | BusOptions | None = None) -> None:
         """Discover, and dispatch in the background of this event loop. May be called twice.
@@ -142,7 +127,6 @@ class SynadiaFleet:
 
     async def stop(self) -> None:
         """End now: what runs is given back. May be called twice, and without `start`."""
-        self._ending.set()
         await self._end_watching()
         proxies, self._proxies = list(self._proxies.values()), {}
         await asyncio.gather(*(proxy.release() for proxy in proxies), return_exceptions=True)
@@ -199,6 +183,9 @@ class SynadiaFleet:
             self._unfit[info.id] = str(error)
             if len(self._unfit) > REMEMBERED:
                 del self._unfit[next(iter(self._unfit))]
+            return
+        if len(self._roster) >= MOST and not self._roster.knows(peer.instance_id):
+            log.warning("not dispatched to: too many agents", subject=peer.subject, limit=MOST)
             return
         self._apply(self._roster.introduce(peer, _now_ms(), interval_s=interval_s))
         # An older instance at the same place may have died: then this one is its successor.

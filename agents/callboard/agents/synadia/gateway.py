@@ -11,9 +11,9 @@ from typing import Final
 
 import structlog
 
-from callboard.agents.signals import ending_on_signals
 from callboard.agents.synadia.conversation import SIGN_OF_LIFE_S, Conversation, Terms
 from callboard.agents.synadia.errors import RATE_LIMITED, refusal
+from callboard.agents.synadia.running import run_until_signalled
 from callboard.agents.synadia.service import Presence, Service
 from callboard.agents.synadia.wire import DEFAULT_INTERVAL_S, INBOX, TERMINATOR
 from callboard.bus.client import Client, SubmitOptions
@@ -79,7 +79,6 @@ class Gateway:
             sign_of_life_s=sign_of_life_s,
         )
         self._running: set[asyncio.Task[None]] = set()
-        self._ending = asyncio.Event()
         self._bus: Bus | None = None
         self._client: Client | None = None
         self._service: Service | None = None
@@ -95,21 +94,7 @@ class Gateway:
         Raises:
             ConfigurationError: NATS cannot be reached as configured, for good.
         """
-        loop = asyncio.get_running_loop()
-
-        def end() -> None:
-            loop.call_soon_threadsafe(self._ending.set)
-
-        def stop() -> None:
-            loop.call_soon_threadsafe(self._cancel_all)
-
-        with ending_on_signals(end, stop):
-            try:
-                await self.start(url)
-                await self._ending.wait()
-                await self.drain()
-            finally:
-                await self.stop()
+        await run_until_signalled(lambda: self.start(url), drain=self.drain, stop=self.stop)
 
     async def start(self, url: str | BusOptions | None = None) -> None:
         """Be there, in the background of this event loop. May be called twice.

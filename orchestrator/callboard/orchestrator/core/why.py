@@ -33,7 +33,9 @@ _REMEDIES: Final = {
 def explain_task(pool: Pool, task: Task) -> Why:
     """A live task: waiting, or placed. Without a `position`, the database knows it."""
     if task.state not in WAITING_TASK_STATES:
-        return Why(state=task.state, scores=list(task.scores))
+        asked = task.dialogue
+        remedies = None if asked is None or not asked.is_open else [f"question {asked.query} is answered"]
+        return Why(state=task.state, scores=list(task.scores), unblocked_by=remedies)
     seen = explain_needs(pool, task.needs)
     if task.state is TaskState.DEFERRED:
         reason = task.reason or "not_before"
