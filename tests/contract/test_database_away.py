@@ -155,12 +155,18 @@ async def test_a_commit_that_hangs_is_an_unknown_outcome_and_repeats_are_safe(fr
 async def test_an_agent_is_not_given_up_while_nobody_could_hear_it(fragile: Served, wire: Wire) -> None:
     agent = HandAgent(wire)
     await agent.listen()
-    await agent.register()
+    lease_s = (await agent.register())["lease_ms"] / 1000
     task_id, offer = await run_one(wire, agent)
+    loop = asyncio.get_running_loop()
+    silent_since_s = loop.time()
     async with no_database(fragile):
-        await until_health(wire, "down")
-    await until_health(wire, "ok")
-    # Silent all the while: its lease began anew with the database's return.
+        # Silent for longer than its lease, which would be over at once if the orchestrator counted on meanwhile.
+        while loop.time() < silent_since_s + 2 * lease_s:
+            await until_health(wire, "down")
+            await pause()
+    status = await until_health(wire, "ok")
+    assert "offline" not in status["agents"]["by_state"]
+    # Its lease began anew with the database's return.
     await agent.beat()
     assert await agent.complete(offer) == {"recorded": True}
     assert [attempt["outcome"] for attempt in (await wire.get(task_id))["attempts"]] == ["succeeded"]

@@ -27,8 +27,6 @@ EVENTS = frozenset(
 UNREACHABLE = frozenset(
     {
         "agent online offline",  # whoever is silent for a lease was suspect before; timers are late only after a stall
-        "attempt released stop",  # handlers are told to stop once
-        "attempt stopping stop",
         "phase signed_in forgotten",  # an agent that is forgotten was silent, and has lost its lease
         "phase signing_in lease_ended",  # a first registration has no lease, a later one comes of being forgotten
         "task assigned poisoned",  # what was only offered does not crash

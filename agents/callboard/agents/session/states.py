@@ -96,7 +96,7 @@ class AttemptCause(StrEnum):
     CANCELLED = "cancelled"
     """By the orchestrator."""
     STOP = "stop"
-    """By our own wish to end."""
+    """By our own wish to end; said once, when nothing new is taken any more."""
     SETTLED = "settled"
     """The report is recorded, or it was refused for good."""
 
@@ -120,17 +120,13 @@ ATTEMPTS: Final[Mapping[AttemptState, Mapping[AttemptCause, AttemptState]]] = {
         AttemptCause.FAILED: AttemptState.RELEASED,
         AttemptCause.STOPPED: AttemptState.RELEASED,
         AttemptCause.CANCELLED: AttemptState.CANCELLING,
-        AttemptCause.STOP: AttemptState.STOPPING,
     },
     AttemptState.REPORTING: {
         AttemptCause.CANCELLED: AttemptState.ENDED,
         AttemptCause.STOP: AttemptState.REPORTING,
         AttemptCause.SETTLED: AttemptState.ENDED,
     },
-    AttemptState.RELEASED: {
-        AttemptCause.CANCELLED: AttemptState.ENDED,
-        AttemptCause.STOP: AttemptState.RELEASED,
-    },
+    AttemptState.RELEASED: {AttemptCause.CANCELLED: AttemptState.ENDED},
     AttemptState.ENDED: {},
 }
 
