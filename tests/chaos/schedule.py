@@ -3,7 +3,7 @@
 Rules:
 - Each draws its target and its length from the seed. What the processes make of it is theirs: the same seed is the same
   plan, and not the same history.
-- Now and then the next fault begins before the last one has ended, when they are on different sides.
+- Now and then two faults come at once; only a full disk comes alone, since without room no server can be started again.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Schedule:
                 bag = self._kinds()
                 self._dice.shuffle(bag)
             kinds = [bag.pop()]
-            if bag and self._dice.random() < OVERLAP:
+            if bag and self._dice.random() < OVERLAP and self._fill_disk not in (kinds[0], bag[-1]):
                 kinds.append(bag.pop())
             async with asyncio.TaskGroup() as group:
                 for kind in kinds:
