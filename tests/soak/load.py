@@ -1,4 +1,7 @@
-"""The load of the soak: residents who work at a constant rate, and visitors, each seen once and never again."""
+"""The load of the soak: residents who work at a constant rate, and visitors, each seen once and never again.
+
+Tasks bring names that are seen once, too: affinity and concurrency keys, and requirements that no other task has.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,12 @@ from typing import TYPE_CHECKING
 
 from callboard.agents import Agent, TaskContext
 from callboard.bus.ask import ask
-from callboard.bus.client import Client
+from callboard.bus.client import Client, SubmitOptions
 from callboard.bus.connection import Bus
 from callboard.bus.options import BusOptions
 from callboard.schemas.agents import Register, RegisterAnswer
 from callboard.schemas.errors import OrchestratorError
+from callboard.schemas.labels import LabelMatch, LabelOp
 from callboard.schemas.subjects import Subjects
 from callboard.schemas.vocabulary import TaskState
 
@@ -39,6 +43,7 @@ class Load:
         self.agents = 0
         self.clients = 0
         self._url = nats_url
+        self._numbers = itertools.count()
 
     async def run(self) -> None:
         """Begin, and go on."""
@@ -68,7 +73,8 @@ class Load:
                 group.create_task(one(number))
 
     async def _submit(self, client: Client) -> None:
-        answer = await client.submit("work", {"n": self.tasks})
+        number = next(self._numbers)
+        answer = await client.submit("work", {"n": number}, **_wanted(number))
         task = await client.wait(answer.task_id)
         assert task.state is TaskState.SUCCEEDED, task
         self.tasks += 1
@@ -106,10 +112,23 @@ class Load:
                     return
 
     def _agent(self, agent_id: str, *, slots: int) -> Agent:
-        agent = Agent(agent_id, slots=slots)
+        agent = Agent(agent_id, slots=slots, labels={"size": 1})
 
         async def work(ctx: TaskContext) -> object:
             return ctx.payload
 
         agent.task("work")(work)
         return agent
+
+
+def _wanted(number: int) -> SubmitOptions:
+    affinity_key = f"affinity-{number}"
+    match number % 4:
+        case 0:
+            return SubmitOptions(affinity_key=affinity_key, concurrency_key=f"key-{number}")
+        case 1:
+            # Everybody is large enough, and nobody has asked for just this before: a placement class of its own.
+            large = LabelMatch(key="size", op=LabelOp.AT_LEAST, value=-number)
+            return SubmitOptions(affinity_key=affinity_key, labels=[large])
+        case _:
+            return SubmitOptions(affinity_key=affinity_key)

@@ -41,6 +41,10 @@ SERIES: Final[dict[str, Tolerance | None]] = {
     "task.rows": _LOADED,
     "task.mib": _PAGES,
     "pool_lease.mib": _PAGES,
+    "event_outbox.rows": _LOADED,
+    "event_outbox.mib": _PAGES,
+    "key_hold.rows": _LOADED,
+    "task_dialogue.rows": _FEW,
     # Grow as they should until their retention is over; shown only.
     "task_history.mib": None,
     "task_key.mib": None,
@@ -49,6 +53,8 @@ SERIES: Final[dict[str, Tolerance | None]] = {
 
 _TABLES = """
 SELECT (SELECT count(*) FROM agent) AS agent_rows, (SELECT count(*) FROM task) AS task_rows,
+    (SELECT count(*) FROM event_outbox) AS event_outbox_rows, (SELECT count(*) FROM key_hold) AS key_hold_rows,
+    (SELECT count(*) FROM task_dialogue) AS task_dialogue_rows, pg_total_relation_size('event_outbox') AS event_outbox,
     (SELECT count(*) FROM pg_stat_activity WHERE application_name = 'callboard') AS connections,
     pg_total_relation_size('agent') AS agent, pg_total_relation_size('task') AS task,
     pg_total_relation_size('pool_lease') AS pool_lease, pg_total_relation_size('task_key') AS task_key,
@@ -78,9 +84,10 @@ class Sampler:
         values["serve.tasks"] = await _metric(self._http_url, "callboard_event_loop_tasks")
         values["load.tasks"] = len(asyncio.all_tasks())
         [row] = await self._pg.fetch(_TABLES)
-        values |= {"postgres.connections": row["connections"], "agent.rows": row["agent_rows"]}
-        values["task.rows"] = row["task_rows"]
-        for table in ("agent", "task", "pool_lease", "task_key", "task_history"):
+        values["postgres.connections"] = row["connections"]
+        for table in ("agent", "task", "event_outbox", "key_hold", "task_dialogue"):
+            values[f"{table}.rows"] = row[f"{table}_rows"]
+        for table in ("agent", "task", "pool_lease", "event_outbox", "task_key", "task_history"):
             values[f"{table}.mib"] = round(float(row[table]) / MIB, 3)
         self.times_s.append(now_s)
         for name in SERIES:
