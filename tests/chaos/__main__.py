@@ -97,6 +97,7 @@ class Run:
         schedule = Schedule(rig, faults, clients, plan, rate=RATE, disk_can_be_full=can_fill_disk)
         beside = [
             asyncio.create_task(clients.keep_submitting(RATE)),
+            asyncio.create_task(clients.keep_answering()),
             asyncio.create_task(self._tell(faults, schedule, clients)),
             *(asyncio.create_task(_replace_the_dead(faults, agents)) for agents in rig.agents),
         ]

@@ -3,7 +3,7 @@
 Usage: python -m tests.chaos.agent_process HISTORY NATS_URL SLOTS NAME...
 
 Handlers: `work` takes `ms`, reports progress half-way when that is long, and returns who did it; `fails` raises until
-attempt `times` is over; `poison` kills the process. SIGTERM: finish, and go.
+attempt `times` is over; `asks` wants an answer; `poison` kills the process. SIGTERM: finish, and go.
 """
 
 from __future__ import annotations
@@ -111,6 +111,14 @@ def make(agent_id: str, slots: int) -> Agent:
         if ctx.attempt <= ctx.payload["times"]:
             raise RuntimeError("as asked")
         return await work(ctx)
+
+    @agent.task("asks")
+    async def asks(ctx: TaskContext) -> list[str | int]:
+        answer = await ctx.ask("go on?")
+        task_id, attempt, agent_id, incarnation = ctx.task_id, ctx.attempt, agent.agent_id, agent.incarnation
+        ref = h.Ref(agent_id=agent_id, incarnation=incarnation, task_id=task_id, attempt=attempt)
+        HISTORY.write(h.Heard(**ref, answer=answer))
+        return who(ctx)
 
     @agent.task("poison")
     async def poison(_ctx: TaskContext) -> None:

@@ -1,4 +1,4 @@
-"""Clients that submit, ask again, wait, cancel, finish, retry and pause, and write down what they are told."""
+"""Clients that submit, ask again, wait, cancel, finish, retry, answer and pause; they write down what they are told."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 from tests.chaos import history as h
 from tests.chaos.rules_of_tasks import CLIENTS_RESULT
 
-from callboard.schemas.errors import InvalidTransitionError, OrchestratorError
+from callboard.schemas.errors import InvalidTransitionError, OrchestratorError, StaleAttemptError
 from callboard.schemas.tasks import Backoff, Requirements, TaskSpec
 from callboard.schemas.vocabulary import TaskPriority, TaskState
 
@@ -33,6 +33,7 @@ AWAITED: Final = 0.2
 RETRIED: Final = 0.5
 """Of those that ended without success, and whose client knows."""
 RUN_LIMIT_MS: Final = 300
+LOOK_S: Final = 0.2
 BULKY: Final = 12_000
 """Characters of a payload that does not fit once NATS takes small messages only."""
 
@@ -42,12 +43,15 @@ class Clients:
 
     Attributes:
         errors: how often each error reached a user of the SDK.
+        answers: whether somebody answers what agents ask (`keep_answering`); without, no task asks anything.
     """
 
     def __init__(self, client: Client, history: h.History, dice: Random, *, name: str = "k") -> None:
         self.client, self.history = client, history
         self.errors: dict[str, int] = {}
         self.submitted = 0
+        self.answers = False
+        self._answered: set[tuple[str, int]] = set()
         self._dice = dice
         self._name = name
         self._tasks: set[asyncio.Task[object]] = set()
@@ -125,6 +129,30 @@ class Clients:
                 self._count(error)
             else:
                 self.history.write(h.Retried(task_id=task_id, retry=answer.task_id))
+
+    async def keep_answering(self) -> None:
+        """Answer what agents ask, until cancelled."""
+        self.answers = True
+        while True:
+            await asyncio.sleep(LOOK_S)
+            try:
+                page = await self.client.list(state=TaskState.WAITING_INPUT, limit=100)
+            except OrchestratorError:
+                continue
+            for task in page.tasks:
+                if (task.task_id, task.attempt) not in self._answered:
+                    self._answered.add((task.task_id, task.attempt))
+                    self._begin(self._answer(task.task_id, task.attempt))
+
+    async def _answer(self, task_id: str, attempt: int) -> None:
+        """What is said is told apart from what is said to any other attempt."""
+        self.history.write(h.Answering(task_id=task_id, attempt=attempt))
+        try:
+            await self.client.answer(task_id, f"{task_id}/{attempt}", attempt=attempt, query=1, timeout_s=PATIENCE_S)
+        except (InvalidTransitionError, StaleAttemptError):
+            return
+        except OrchestratorError as error:
+            self._count(error)
 
     async def pause(self, task_type: str | None) -> None:
         """Pause the pool, or a type of task in it."""
@@ -211,6 +239,8 @@ class Clients:
             wanted["ttl_ms"] = dice.choice((50, 2_000, 20_000))
         if dice.random() < SOME:
             kind, payload["times"] = "fails", dice.choice((1, 2, 9))
+        if self.answers and dice.random() < RARE:
+            kind = "asks"
         if dice.random() < RARE:
             wanted["run_timeout_ms"] = RUN_LIMIT_MS
         if dice.random() < SOME:

@@ -9,6 +9,7 @@ from typing import Final
 
 from tests.chaos.history import (
     AgentBegan,
+    Answering,
     AnyEvent,
     AttemptEvent,
     Began,
@@ -20,6 +21,7 @@ from tests.chaos.history import (
     FaultEnded,
     Finished,
     Healed,
+    Heard,
     LeaseRow,
     OfferAnswered,
     Offered,
@@ -71,6 +73,9 @@ class TaskStory:
     accepted: list[Submitted | Retried] = field(default_factory=list[Submitted | Retried])
     completing_ns: int | None = None
     """When a client asked first to finish it itself."""
+    answering_ns: dict[int, int] = field(default_factory=dict[int, int])
+    """When a client answered the question of each attempt first."""
+    heard: list[Heard] = field(default_factory=list[Heard])
     completed: list[Completed] = field(default_factory=list[Completed])
     retrying_ns: int | None = None
     """When a client asked first for a retry of it."""
@@ -177,6 +182,8 @@ def _take(facts: Facts, event: AnyEvent) -> None:
             story.completing_ns = story.completing_ns or event.at_ns
         case Completed(task_id=task_id):
             facts.task(task_id).completed.append(event)
+        case Answering(task_id=task_id, attempt=attempt):
+            facts.task(task_id).answering_ns.setdefault(attempt, event.at_ns)
         case Retrying(task_id=task_id):
             story = facts.task(task_id)
             story.retrying_ns = story.retrying_ns or event.at_ns
@@ -219,6 +226,8 @@ def _take_attempt(facts: Facts, event: AttemptEvent) -> None:
     match event:
         case Started():
             story.starts.append(event)
+        case Heard():
+            story.heard.append(event)
         case Reporting():
             story.reports.append(event)
         case Recorded():

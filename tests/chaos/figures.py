@@ -44,17 +44,17 @@ def failovers_of(facts: Facts) -> list[float]:
         same = next((row for row in given if row.at_ns > fault.began.at_ns and row.epoch == owner.epoch), None)
         # What the dying one had sent still counts as its own.
         is_kept = same is not None and fault.ended_ns is not None and same.at_ns > fault.ended_ns
-        if after is not None and not is_kept and not _is_held_up(facts, fault, after.at_ns):
+        if after is not None and not is_kept and not _is_held_up(facts, fault.began.at_ns, after.at_ns, fault):
             took.append((after.at_ns - fault.began.at_ns) / SECOND_NS)
     return took
 
 
-def _is_held_up(facts: Facts, fault: Fault, until_ns: int) -> bool:
-    """Whether something else held the next owner up: without servers, or in a pause, nobody gives anything out."""
-    others = [other for other in facts.faults.values() if other.began.kind.startswith(SERVERS)]
-    spans = [(other.began.at_ns, other.ended_ns) for other in others]
+def _is_held_up(facts: Facts, from_ns: int, until_ns: int, by_other_than: Fault) -> bool:
+    """Whether something else held up what came then: without servers, or in a pause, nobody gives anything out."""
+    others = [fault for fault in facts.faults.values() if fault.began.kind.startswith(SERVERS)]
+    spans = [(other.began.at_ns, other.ended_ns) for other in others if other is not by_other_than]
     spans += [(pause.pausing_ns, pause.unpaused_ns) for pause in facts.pauses]
-    return any(began < until_ns and (ended is None or ended > fault.began.at_ns) for began, ended in spans)
+    return any(began < until_ns and (ended is None or ended > from_ns) for began, ended in spans)
 
 
 def _assignments(facts: Facts) -> list[Row]:
@@ -69,13 +69,16 @@ def _assignments(facts: Facts) -> list[Row]:
 
 
 def recoveries(facts: Facts, of: str) -> list[float]:
-    """For each fault whose kind begins with `of`: seconds from its end to the next commit of a task."""
+    """For each fault whose kind begins with `of`: seconds from its end to the next commit of a task.
+
+    Where another fault of a server came in between, it is left out.
+    """
     times = [row.at_ns for row in facts.log if isinstance(row, Row)]
     took: list[float] = []
     for fault in _faults(facts, of):
         if fault.ended_ns is not None:
             place = bisect_right(times, fault.ended_ns)
-            if place < len(times):
+            if place < len(times) and not _is_held_up(facts, fault.ended_ns, times[place], fault):
                 took.append((times[place] - fault.ended_ns) / SECOND_NS)
     return took
 

@@ -72,6 +72,13 @@ class Completed(Event, frozen=True, kw_only=True, tag=True):
     changed: bool
 
 
+class Answering(Event, frozen=True, kw_only=True, tag=True):
+    """A client is about to answer the question of an attempt."""
+
+    task_id: str
+    attempt: int
+
+
 class Retrying(Event, frozen=True, kw_only=True, tag=True):
     """A client is about to ask for a new task in the place of one that ended without success."""
 
@@ -156,6 +163,12 @@ class Started(AttemptEvent, frozen=True, kw_only=True, tag=True):
 
 class Finished(AttemptEvent, frozen=True, kw_only=True, tag=True):
     """The handler has ended, however."""
+
+
+class Heard(AttemptEvent, frozen=True, kw_only=True, tag=True):
+    """The handler got an answer to its question."""
+
+    answer: str
 
 
 class Reporting(AttemptEvent, frozen=True, kw_only=True, tag=True):
@@ -279,6 +292,7 @@ AnyEvent = (
     | Cancelled
     | Completing
     | Completed
+    | Answering
     | Retrying
     | Retried
     | Pausing
@@ -290,6 +304,7 @@ AnyEvent = (
     | OfferAnswered
     | Started
     | Finished
+    | Heard
     | Reporting
     | Recorded
     | Refused

@@ -1,5 +1,5 @@
 """The rules about what may be wished for beside plain tasks: retries, results of a client's own, capabilities, pauses,
-progress, and late results.
+progress, answers to questions, and late results.
 
 Each rule reads the facts once and yields a line for each violation.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Final
 
 from tests.chaos.facts import FINAL, HELD, Facts
@@ -82,6 +83,25 @@ def progress_is_of_who_ran(facts: Facts) -> Stories:
                 yield f"{story.task_id}/{row.attempt} has the progress {row.progress}, of nobody who had begun it"
 
 
+def answers_are_of_their_question(facts: Facts) -> Stories:
+    """A handler hears once what was answered to its own attempt, and that after the answer is committed."""
+    for story in facts.tasks.values():
+        heard: Counter[int] = Counter()
+        for event in story.heard:
+            what = f"{story.task_id}/{event.attempt}"
+            heard[event.attempt] += 1
+            said_ns = story.answering_ns.get(event.attempt)
+            if event.answer != what or said_ns is None or said_ns > event.at_ns:
+                yield f"{what} heard {event.answer!r}, which nobody had said to it"
+            elif heard[event.attempt] > 1:
+                yield f"{what} heard its answer {heard[event.attempt]} times"
+            elif not any(
+                asked.state == "waiting_input" and asked.attempt == event.attempt and after.at_ns <= event.at_ns
+                for asked, after in pairwise(story.rows)
+            ):
+                yield f"{what} heard its answer before the commit"
+
+
 def late_results_are_taken_where_they_are_wanted(facts: Facts) -> Stories:
     """A given-up attempt succeeds after all only where the pool wants it, as the latest one, and while nobody has the
     task."""
@@ -106,5 +126,6 @@ WISH_RULES: Final = (
     requirements_are_kept,
     nothing_is_given_out_in_a_pause,
     progress_is_of_who_ran,
+    answers_are_of_their_question,
     late_results_are_taken_where_they_are_wanted,
 )

@@ -3,6 +3,6 @@
 from typing import Final
 
 from tests.mutants.core import CORE
-from tests.mutants.shell import EVENTS, OWNER, SESSION, STORE
+from tests.mutants.shell import CLIENT, EVENTS, OWNER, SESSION, STORE
 
-MUTANTS: Final = (*CORE, *OWNER, *STORE, *EVENTS, *SESSION)
+MUTANTS: Final = (*CORE, *OWNER, *STORE, *EVENTS, *SESSION, *CLIENT)

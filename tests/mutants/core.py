@@ -102,6 +102,13 @@ CORE: Final = (
         tests=(f"{_UNIT}_dialogues.py", f"{_UNIT}_restore.py"),
         simulated=True,
     ),
+    Mutant(
+        safeguard="what waits for an answer that cannot come is stopped",
+        path=f"{_CORE}/listing.py",
+        old="    if task.last_end is not None and task.last_end.awaits_answer:\n        return False\n",
+        new="",
+        tests=(f"{_UNIT}_late_results.py",),
+    ),
     # Nobody is judged by what could not be heard.
     Mutant(
         safeguard="grace before a lease is over",

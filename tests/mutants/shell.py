@@ -231,11 +231,49 @@ SESSION: Final = (
         tests=_SESSION_TESTS,
     ),
     Mutant(
+        safeguard="the first register is repeated within the shortest lease",
+        path=f"{_SESSION}/presence.py",
+        old="        return min(UNTOLD_INTERVAL_MS << doublings, self.interval_ms)",
+        new="        return self.interval_ms + doublings",
+        tests=_SESSION_TESTS,
+    ),
+    Mutant(
         safeguard="never more handlers than slots",
         path=f"{_SESSION}/ledger.py",
         old="return self.handlers >= self._slots or ",
         new="return ",
         tests=_SESSION_TESTS,
+    ),
+)
+
+CLIENT: Final = (
+    Mutant(
+        safeguard="the server that was lost comes last",
+        path="bus/callboard/bus/connection.py",
+        old="                self._servers.rotate(-1)\n",
+        new="",
+        tests=("tests/integration/test_bus_connection.py",),
+    ),
+    Mutant(
+        safeguard="what a frozen owner does not answer is asked again",
+        path="bus/callboard/bus/ask_again.py",
+        old="        if left_s <= 0 or self.answered.done():",
+        new="        if left_s >= 0:",
+        tests=("tests/integration/test_client.py",),
+    ),
+    Mutant(
+        safeguard="who answers late is asked less often",
+        path="bus/callboard/bus/ask_again.py",
+        old="        self.pause_s = min(self.pause_s * 2, LONGEST_PAUSE_S)",
+        new="        self.pause_s = FIRST_PAUSE_S",
+        tests=("tests/integration/test_client.py",),
+    ),
+    Mutant(
+        safeguard="an index that was half built is built anew",
+        path=f"{_STORE}/large_tables.py",
+        old="        if is_valid is False:",
+        new="        if is_valid is True:",
+        tests=("tests/integration/test_store_schema.py",),
     ),
 )
 

@@ -179,6 +179,16 @@ def a_progress(tale: Tale) -> None:
     tale.succeeded("t1", progress=None)
 
 
+def an_answer(tale: Tale) -> None:
+    tale.submitted("t1")
+    tale.assigned("t1")
+    tale.commit(("t1", {"state": "waiting_input"}))
+    tale.tell(h.Answering(task_id="t1", attempt=1))
+    tale.commit(("t1", {"state": "running"}))
+    tale.tell(h.Heard(answer="t1/1", **tale.ref("t1")))
+    tale.succeeded("t1")
+
+
 def a_late_result(tale: Tale) -> None:
     tale.tell(h.Began(late_results="adopt"))
     tale.submitted("t1")
@@ -212,6 +222,7 @@ CLEAN: Final = (
     a_requirement_met,
     a_pause,
     a_progress,
+    an_answer,
     a_late_result,
 )
 
@@ -607,6 +618,27 @@ def a_progress_of_another_task(tale: Tale) -> None:
     tale.change(h.Row, -2, progress=("t2", 1, "a1", "a1-i"))
 
 
+def an_answer_that_nobody_gave(tale: Tale) -> None:
+    an_answer(tale)
+    tale.drop(h.Answering)
+
+
+def an_answer_to_another_attempt(tale: Tale) -> None:
+    an_answer(tale)
+    tale.change(h.Heard, answer="t1/2")
+
+
+def an_answer_heard_twice(tale: Tale) -> None:
+    an_answer(tale)
+    tale.tell(h.Heard(answer="t1/1", **tale.ref("t1")))
+
+
+def an_answer_before_its_commit(tale: Tale) -> None:
+    an_answer(tale)
+    said = next(event for event in tale.events if isinstance(event, h.Answering))
+    tale.change(h.Heard, at_ns=said.at_ns + 1)
+
+
 def a_late_result_that_is_not_wanted(tale: Tale) -> None:
     a_late_result(tale)
     tale.change(h.Began, late_results="refuse")
@@ -674,6 +706,12 @@ PLANTED: Final[dict[str, tuple[Callable[[Tale], None], ...]]] = {
     "requirements_are_kept": (a_requirement_that_is_not_met,),
     "nothing_is_given_out_in_a_pause": (given_out_in_a_pause, given_out_in_a_pause_of_its_type),
     "progress_is_of_who_ran": (a_progress_of_nobody, a_progress_of_another_task),
+    "answers_are_of_their_question": (
+        an_answer_that_nobody_gave,
+        an_answer_to_another_attempt,
+        an_answer_heard_twice,
+        an_answer_before_its_commit,
+    ),
     "late_results_are_taken_where_they_are_wanted": (a_late_result_that_is_not_wanted, a_late_result_of_a_failure),
 }
 
