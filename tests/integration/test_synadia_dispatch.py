@@ -9,18 +9,18 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.support.agent_side import AgentSide
+from tests.support.memory_pool import memory_pool
 from tests.support.synadia_peer import Caller, Peer, echo
 
 from callboard.agents.synadia.fleet import SynadiaFleet
 from callboard.bus.client import Client
-from callboard.bus.embedded import EmbeddedNats
-from callboard.orchestrator import Orchestrator, OrchestratorConfig, OrchestratorMode
-from callboard.orchestrator.config import NatsSettings
 from callboard.schemas.vocabulary import AgentState, Outcome, TaskState
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from callboard.bus.embedded import EmbeddedNats
     from callboard.schemas.agents import AgentDocument
     from callboard.schemas.tasks import TaskDocument
 
@@ -33,16 +33,8 @@ SOON_S = 1.0
 
 @pytest.fixture(scope="module")
 async def url(anyio_backend: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:  # noqa: ARG001 - orders the loop
-    """A pool on a NATS of its own: whoever is discovered there is a test's."""
-    async with EmbeddedNats(tmp_path_factory.mktemp("nats"), token=None) as server:
-        config = OrchestratorConfig(
-            mode=OrchestratorMode.TEST,
-            nats=NatsSettings(url=server.url),
-            enable_database_persistence=False,
-            heartbeat_interval_seconds=0.3,
-        )
-        async with Orchestrator(config):
-            yield server.url
+    async with memory_pool(tmp_path_factory.mktemp("nats")) as url:
+        yield url
 
 
 @pytest.fixture
@@ -483,6 +475,20 @@ async def test_after_a_cancel_the_agent_is_busy_until_it_is_done(url: str, clien
         task = await client.wait(next_id, timeout_s=WITHIN_S)
         assert (task.state, task.result_value()) == (TaskState.SUCCEEDED, {"text": "echo: y"})
         assert (await client.get(task_id)).state is TaskState.CANCELLED
+
+
+async def test_a_duplicate_assignment_prompts_once(nats_server: EmbeddedNats) -> None:
+    async with (
+        AgentSide(nats_server.url, "synadia-hand-tests-twice") as side,
+        Peer(nats_server.url, name="twice") as peer,
+        dispatching(nats_server.url, only={"session": "twice"}),
+    ):
+        assert (await side.seen("register"))["capabilities"] == ["synadia", "hand"]
+        which = await side.accepted("work", "hello")
+        assert await side.offer_again(which, "work", "hello") == {"accepted": True}
+        assert (await side.seen("complete"))["result"] == {"text": "echo: hello"}
+        assert await side.offer_again(which, "work", "hello") == {"accepted": True}
+        assert len(peer.prompts) == 1
 
 
 async def test_many_slots_run_many_tasks_at_once(url: str, client: Client) -> None:

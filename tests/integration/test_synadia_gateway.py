@@ -8,14 +8,12 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.support.memory_pool import memory_pool
 
 from callboard.agents import Agent, TaskContext, TaskFailed
 from callboard.agents.synadia.gateway import Gateway
 from callboard.bus.client import Client
 from callboard.bus.connection import Bus, BusMessage, BusOptions, BusSubscription
-from callboard.bus.embedded import EmbeddedNats
-from callboard.orchestrator import Orchestrator, OrchestratorConfig, OrchestratorMode
-from callboard.orchestrator.config import NatsSettings
 from callboard.schemas.errors import ConfigurationError
 from callboard.schemas.vocabulary import TaskPriority, TaskState
 
@@ -30,15 +28,8 @@ PROMPT = "agents.prompt.callboard.tests.default"
 
 @pytest.fixture(scope="module")
 async def url(anyio_backend: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:  # noqa: ARG001 - orders the loop
-    async with EmbeddedNats(tmp_path_factory.mktemp("nats"), token=None) as server:
-        config = OrchestratorConfig(
-            mode=OrchestratorMode.TEST,
-            nats=NatsSettings(url=server.url),
-            enable_database_persistence=False,
-            heartbeat_interval_seconds=0.3,
-        )
-        async with Orchestrator(config):
-            yield server.url
+    async with memory_pool(tmp_path_factory.mktemp("nats")) as url:
+        yield url
 
 
 @pytest.fixture

@@ -14,14 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.polyglot.toolchains import BUILD, BUILD_WITHIN_S
+from tests.support.memory_pool import memory_pool
 
 from callboard.agents import Agent, TaskContext, TaskFailed
 from callboard.agents.synadia.fleet import SynadiaFleet
 from callboard.agents.synadia.gateway import Gateway
 from callboard.bus.client import Client
-from callboard.bus.embedded import EmbeddedNats
-from callboard.orchestrator import Orchestrator, OrchestratorConfig, OrchestratorMode
-from callboard.orchestrator.config import NatsSettings
 from callboard.schemas.vocabulary import AgentState, Outcome, TaskState
 
 if TYPE_CHECKING:
@@ -56,15 +54,8 @@ def python() -> Path:
 
 @pytest.fixture(scope="module")
 async def url(anyio_backend: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:  # noqa: ARG001 - orders the loop
-    async with EmbeddedNats(tmp_path_factory.mktemp("nats"), token=None) as server:
-        config = OrchestratorConfig(
-            mode=OrchestratorMode.TEST,
-            nats=NatsSettings(url=server.url),
-            enable_database_persistence=False,
-            heartbeat_interval_seconds=0.3,
-        )
-        async with Orchestrator(config):
-            yield server.url
+    async with memory_pool(tmp_path_factory.mktemp("nats")) as url:
+        yield url
 
 
 @pytest.fixture

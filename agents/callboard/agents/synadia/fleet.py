@@ -36,6 +36,7 @@ from callboard.bus.context import options_from_environment
 from callboard.bus.options import BusOptions
 from callboard.schemas.errors import ConfigurationError, OrchestratorError
 from callboard.schemas.names import is_name
+from callboard.schemas.subjects import DEFAULT_PREFIX
 
 log = structlog.get_logger("callboard.agents.synadia")
 
@@ -193,7 +194,7 @@ class SynadiaFleet:
             await self._look_after(other)
 
     def _fitting(self, info: ServiceInfo) -> Peer:
-        peer = peer_of(info)
+        peer = peer_of(info, prefix=self._prefix or DEFAULT_PREFIX)
         missing = [f"{key}={value}" for key, value in self._only.items() if peer.metadata.get(key) != value]
         if missing:
             raise UnfitError(f"it has not {missing[0]}")

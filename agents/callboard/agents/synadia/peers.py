@@ -9,8 +9,9 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final
 
-from callboard.agents.synadia.wire import PROTOCOL_VERSION, ServiceInfo, size_of
+from callboard.agents.synadia.wire import INBOX, PROTOCOL_VERSION, ServiceInfo, size_of
 from callboard.schemas.names import is_name
+from callboard.schemas.subjects import DEFAULT_PREFIX
 
 OURS: Final = "callboard"
 """The `agent` of our own gateways: a pool that dispatched to one would dispatch to itself, be it over another pool."""
@@ -50,8 +51,8 @@ class Peer:
     attachments_ok: bool
 
 
-def peer_of(info: ServiceInfo) -> Peer:
-    """The agent that a record describes.
+def peer_of(info: ServiceInfo, *, prefix: str = DEFAULT_PREFIX) -> Peer:
+    """The agent that a record describes; `prefix` is the first token of our own subjects.
 
     Raises:
         UnfitError: it is none, speaks another version, or may not be prompted by us.
@@ -68,6 +69,9 @@ def peer_of(info: ServiceInfo) -> Peer:
     prompt = next((endpoint for endpoint in info.endpoints or () if endpoint.name == "prompt"), None)
     if prompt is None or not prompt.subject:
         raise UnfitError("it has no prompt endpoint")
+    if prompt.subject.startswith((f"{prefix}.", "$", INBOX)):
+        # Whoever says that he is an agent must not have us say things where only we may.
+        raise UnfitError(f"its prompt subject is {prompt.subject[:80]!r}, which is no agent's")
     about: dict[str, Any] = prompt.metadata or {}
     if _text(about.get("min_sender_trust", "any")) != "any":
         raise UnfitError("it wants signed prompts, and we sign none")
