@@ -42,7 +42,7 @@ class Clients:
     """Any number of clients over one connection.
 
     Attributes:
-        errors: how often each error reached a user of the SDK.
+        errors: how often each error reached a user of the SDK, by what was asked.
         answers: whether somebody answers what agents ask (`keep_answering`); without, no task asks anything.
     """
 
@@ -77,7 +77,7 @@ class Clients:
             answer = await self.client.submit_spec(spec, timeout_s=timeout_s)
         except OrchestratorError as error:
             self.history.write(h.SubmitFailed(key=key, code=error.code))
-            self._count(error)
+            self._count("submit", error)
             raise
         self.history.write(h.Submitted(key=key, task_id=answer.task_id))
         return answer.task_id
@@ -87,8 +87,9 @@ class Clients:
         self.submitted += 1
         return f"{self._name}-{self.submitted}"
 
-    def _count(self, error: OrchestratorError) -> None:
-        self.errors[error.code] = self.errors.get(error.code, 0) + 1
+    def _count(self, verb: str, error: OrchestratorError) -> None:
+        what = f"{verb}: {error.code}"
+        self.errors[what] = self.errors.get(what, 0) + 1
 
     async def wait(self, task_id: str, *, timeout_s: float = PATIENCE_S) -> str:
         """The state of a task once it is final, or after `timeout_s`."""
@@ -103,7 +104,7 @@ class Clients:
         except InvalidTransitionError:
             return
         except OrchestratorError as error:
-            self._count(error)
+            self._count("cancel", error)
         else:
             self.history.write(h.Cancelled(task_id=answer.task_id))
 
@@ -115,7 +116,7 @@ class Clients:
         except InvalidTransitionError:
             return
         except OrchestratorError as error:
-            self._count(error)
+            self._count("complete", error)
         else:
             self.history.write(h.Completed(task_id=answer.task_id, changed=answer.changed))
 
@@ -126,7 +127,7 @@ class Clients:
             try:
                 answer = await self.client.retry(task_id, timeout_s=PATIENCE_S)
             except OrchestratorError as error:
-                self._count(error)
+                self._count("retry", error)
             else:
                 self.history.write(h.Retried(task_id=task_id, retry=answer.task_id))
 
@@ -152,7 +153,7 @@ class Clients:
         except (InvalidTransitionError, StaleAttemptError):
             return
         except OrchestratorError as error:
-            self._count(error)
+            self._count("answer", error)
 
     async def pause(self, task_type: str | None) -> None:
         """Pause the pool, or a type of task in it."""
@@ -160,7 +161,7 @@ class Clients:
         try:
             await self.client.pause(task_type, timeout_s=PATIENCE_S)
         except OrchestratorError as error:
-            self._count(error)
+            self._count("pause", error)
         else:
             self.history.write(h.Paused(type=task_type))
 
@@ -223,7 +224,7 @@ class Clients:
         try:
             state = TaskState(await self.wait(task_id))
         except OrchestratorError as error:
-            self._count(error)
+            self._count("wait", error)
         else:
             if state.is_final and state is not TaskState.SUCCEEDED and self._dice.random() < RETRIED:
                 await self.retry(task_id)
