@@ -37,6 +37,7 @@ VALID: Final[dict[str, Json]] = {
         "prefers": [{"key": "a", "op": "exists", "weight": 1}], "affinity_key": "a",
         "concurrency_key": "a", "concurrency_limit": 1,
         "progress_timeout_ms": 1, "ttl_ms": 1, "delay_ms": 1, "on_unsatisfiable": "wait",
+        "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
     },
     "tasks.get": {"task_id": NO_TASK},
     "tasks.list": {"state": "queued", "type": "t", "agent_id": "a", "limit": 1},
@@ -140,6 +141,11 @@ NOT_INCARNATIONS: Final = ['"x"', '""', f'"{INCARNATION}."', f'"{INCARNATION}\\n
 BAD_RUNNING: Final = [*NOT_LISTS, "[1]", "[{}]", f'[{{"task_id": "{NO_TASK}", "attempt": 0}}]', '[{"attempt": 1}]']
 BAD: Final[dict[tuple[str, str], list[str]]] = {
     ("tasks.submit", "key"): ['""', f'"{"k" * 257}"', *NOT_TEXT],
+    ("tasks.submit", "traceparent"): [
+        '"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331"',
+        '"01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"',
+        *NOT_TEXT,
+    ],
     ("tasks.submit", "affinity_key"): ['""', f'"{"k" * 257}"', *NOT_TEXT],
     ("tasks.submit", "concurrency_key"): ['""', f'"{"k" * 257}"', *NOT_TEXT],
     ("tasks.submit", "concurrency_limit"): [*NOT_INTEGERS, "0"],

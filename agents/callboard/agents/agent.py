@@ -201,7 +201,7 @@ class Agent:
             # The one inbox that an agent's user may listen to (protocol, section 1).
             options = dataclasses.replace(options, inbox_prefix=f"_INBOX.{self.agent_id}")
         options = dataclasses.replace(options, name=f"callboard agent {self.agent_id}")
-        host = HandlerHost(self._handlers)
+        host = HandlerHost(self._handlers, self.agent_id)
         runtime = Runtime(
             self._identity,
             options,

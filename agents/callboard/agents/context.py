@@ -31,6 +31,7 @@ class TaskContext:
         task_id: the key for idempotent side effects: a task may run more than once.
         attempt: from 1, one more at each assignment.
         raw_payload: the payload's JSON as it was submitted, byte by byte.
+        traceparent: the trace that the task belongs to (W3C), if any.
         previous_progress: the last one of an earlier attempt, to resume from; `None` when there is none.
     """
 
@@ -42,6 +43,7 @@ class TaskContext:
         self.priority: TaskPriority = offer.priority
         self.metadata: Mapping[str, str] = offer.metadata
         self.raw_payload: bytes = bytes(offer.payload)
+        self.traceparent: str | None = offer.traceparent
         self.previous_progress: Progress | None = offer.progress
         self._report = report
         self._questions = Questions(ask)

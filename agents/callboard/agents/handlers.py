@@ -21,6 +21,7 @@ from callboard.agents.crossing import Crossing
 from callboard.agents.errors import TaskFailed
 from callboard.agents.session import effects as do
 from callboard.agents.session import events as ev
+from callboard.bus import tracing
 from callboard.schemas.codec import encode
 from callboard.schemas.errors import ConfigurationError
 from callboard.schemas.names import is_name
@@ -71,8 +72,9 @@ class Handlers:
 class HandlerHost:
     """Runs handlers on the event loop on which it was made; `start` and `cancel` may be called from any thread."""
 
-    def __init__(self, handlers: Handlers) -> None:
+    def __init__(self, handlers: Handlers, agent_id: str = "") -> None:
         self._handlers = handlers
+        self._agent_id = agent_id
         self._loop = asyncio.get_running_loop()
         self._crossing = Crossing(self._loop)
         self._running: dict[AttemptRef, tuple[asyncio.Task[Ended], TaskContext]] = {}
@@ -111,7 +113,9 @@ class HandlerHost:
             lambda query, prompt, data: post(ev.QuestionAsked(ref, query, prompt, data)),
         )
         handler = self._handlers.find(effect.offer.type)
-        task = self._loop.create_task(run_attempt(handler, ref, context), name=f"task {ref.task_id}/{ref.attempt}")
+        task = self._loop.create_task(
+            run_attempt(handler, ref, context, self._agent_id), name=f"task {ref.task_id}/{ref.attempt}"
+        )
         self._running[ref] = task, context
         task.add_done_callback(lambda _: post(self._ended(ref)))
 
@@ -141,8 +145,18 @@ def is_async(handler: Handler) -> bool:
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004 - its kind is asked for, not whether it can be called
 
 
-async def run_attempt(handler: Handler, ref: AttemptRef, context: TaskContext) -> Ended:
+async def run_attempt(handler: Handler, ref: AttemptRef, context: TaskContext, agent_id: str = "") -> Ended:
     """Call the handler as its kind asks for; every exception is an outcome."""
+    if not tracing.is_on():
+        return await _run_attempt(handler, ref, context)
+    with tracing.running(context.type, ref.task_id, ref.attempt, agent_id, context.traceparent) as run:
+        ended = await _run_attempt(handler, ref, context)
+        if isinstance(ended, ev.HandlerFailed):
+            run.failed(ended.error.type or "failed", ended.error.message)
+        return ended
+
+
+async def _run_attempt(handler: Handler, ref: AttemptRef, context: TaskContext) -> Ended:
     with structlog.contextvars.bound_contextvars(task_id=ref.task_id, attempt=ref.attempt):
         try:
             if is_async(handler):

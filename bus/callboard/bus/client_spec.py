@@ -38,6 +38,7 @@ class SubmitOptions(TypedDict, total=False):
         ttl_ms: the same, counted from the submit.
         not_before: aware instant before which it is not started; not beside `delay_ms`.
         delay_ms: the same, counted from the submit.
+        traceparent: the trace that it belongs to; that of the current OpenTelemetry span when absent.
         on_unsatisfiable: wait (default) or be refused when no known agent could ever take it.
     """
 
@@ -63,6 +64,7 @@ class SubmitOptions(TypedDict, total=False):
     not_before: datetime | None
     delay_ms: int | None
     on_unsatisfiable: OnUnsatisfiable | None
+    traceparent: str | None
 
 
 def make_spec(task_type: str, payload: object, options: SubmitOptions) -> TaskSpec:
@@ -92,6 +94,13 @@ def make_spec(task_type: str, payload: object, options: SubmitOptions) -> TaskSp
         return msgspec.structs.replace(TaskSpec(type=task_type, payload=raw), **fields)
     except ValueError as error:
         raise InvalidRequestError(str(error), path="") from None
+
+
+def with_trace(spec: TaskSpec, traceparent: str | None) -> TaskSpec:
+    """The specification in this trace, unless it names its own."""
+    if traceparent is None or spec.traceparent is not None:
+        return spec
+    return msgspec.structs.replace(spec, traceparent=traceparent)
 
 
 def as_raw(value: object, *, path: str) -> msgspec.Raw:

@@ -1,16 +1,18 @@
 """The client's requests about tasks (protocol, section 4)."""
 
 import asyncio
+import builtins
 import uuid
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Final, Unpack
 
 import msgspec
 
+from callboard.bus import tracing
 from callboard.bus.ask import ask
 from callboard.bus.client_batches import SLICE_MS, Submits, Waits
 from callboard.bus.client_calls import DEFAULT_TIMEOUT_S, REPLY_S, Caller, Outage, within
-from callboard.bus.client_spec import SubmitOptions, as_raw, make_spec
+from callboard.bus.client_spec import SubmitOptions, as_raw, make_spec, with_trace
 from callboard.bus.connection import Bus, BusMessage
 from callboard.schemas.codec import encode
 from callboard.schemas.errors import InvalidRequestError, OrchestratorError, OutcomeUnknownError, TaskFailedError
@@ -93,6 +95,14 @@ class TaskCalls(Caller):
         Raises:
             OrchestratorError: as `submit`.
         """
+        if tracing.is_on():
+            with tracing.submitting(spec.type, self.pool) as submit:
+                answer = await self._submit_spec(with_trace(spec, submit.traceparent), timeout_s=timeout_s)
+                submit.accepted(answer.task_id)
+                return answer
+        return await self._submit_spec(spec, timeout_s=timeout_s)
+
+    async def _submit_spec(self, spec: TaskSpec, *, timeout_s: float) -> SubmitAnswer:
         if spec.key is None:
             # Whether to ask again after a doubt about many is then for nobody to say.
             subject = self._subjects.tasks("submit")
@@ -120,6 +130,14 @@ class TaskCalls(Caller):
             OutcomeUnknownError, UnavailableError: for all of them, after `timeout_s`.
         """
         keyed = [spec if spec.key else msgspec.structs.replace(spec, key=str(uuid.uuid4())) for spec in specs]
+        if tracing.is_on() and keyed:
+            kinds = {spec.type for spec in keyed}
+            kind = kinds.pop() if len(kinds) == 1 else "tasks"
+            with tracing.submitting(kind, self.pool, count=len(keyed)) as submit:
+                return await self._submit_many([with_trace(spec, submit.traceparent) for spec in keyed], timeout_s)
+        return await self._submit_many(keyed, timeout_s)
+
+    async def _submit_many(self, keyed: Sequence[TaskSpec], timeout_s: float) -> builtins.list[SubmitResult]:
         question = SubmitMany(tasks=[msgspec.Raw(encode(spec)) for spec in keyed])
         answer = await self._call(self._subjects.tasks("submit_many"), question, SubmitManyAnswer, timeout_s=timeout_s)
         return answer.results

@@ -19,7 +19,7 @@ from callboard.bus.jetstream import NO_LIMIT, PullConsumer, durable, ensure_stre
 from callboard.bus.messages import BusMessage
 from callboard.orchestrator.config import IntakeSettings
 from callboard.orchestrator.owner import PoolOwner
-from callboard.orchestrator.submissions import Submissions
+from callboard.orchestrator.submissions import Submissions, traced
 from callboard.schemas.codec import decode
 from callboard.schemas.errors import OrchestratorError
 from callboard.schemas.tasks import TaskSpec
@@ -114,6 +114,8 @@ class Intake:
         if self._settings.type is not None:
             data = _with_type(data, self._settings.type)
         spec = decode(_SPEC, data)
+        if message.headers and spec.traceparent is None:
+            spec = traced(spec, message.headers)
         if spec.key is not None:
             return spec
         named = (message.headers or {}).get("Nats-Msg-Id")

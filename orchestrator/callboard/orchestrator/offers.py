@@ -81,6 +81,7 @@ class AgentLink:
             remaining_ms=effect.remaining_ms,
             run_timeout_ms=effect.run_timeout_ms,
             progress=None if content.progress is None else _PROGRESS.decode(content.progress),
+            traceparent=spec.traceparent,
         )
         if effect.batches:
             self._batches.add(effect.agent_id, (effect.task_id, effect.attempt), encode(message))

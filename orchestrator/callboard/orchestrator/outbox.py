@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import structlog
 
+from callboard.bus import tracing
 from callboard.orchestrator.core.effects import (
     Announcement,
     Answer,
@@ -28,6 +29,7 @@ from callboard.orchestrator.store.port import OfferContent
 from callboard.orchestrator.telemetry import Telemetry
 from callboard.orchestrator.tickets import Ticket
 from callboard.schemas.tasks import SubmitAnswer
+from callboard.schemas.times import to_ms
 from callboard.schemas.vocabulary import AgentState, TaskState
 
 log = structlog.get_logger("callboard.orchestrator")
@@ -92,6 +94,8 @@ class Outbox:
     def _note_task(self, effect: PublishTask) -> None:
         event = effect.event
         self._measure(effect)
+        if event.traceparent is not None and tracing.is_on():
+            _trace(effect, event.traceparent)
         self._log.debug(
             "task changed",
             task_id=event.task_id,
@@ -119,3 +123,22 @@ class Outbox:
             "agent changed", agent_id=event.agent_id, pool=event.pool, state=event.state.value, reason=event.reason
         )
         self._on_agent(event.agent_id, event.state)
+
+
+def _trace(effect: PublishTask, traceparent: str) -> None:
+    """Record what a change shows to be over: the wait for an agent, and the way of the offer."""
+    event, ended_ms = effect.event, to_ms(effect.event.at)
+    if event.state is TaskState.ASSIGNED and effect.queued_ms is not None:
+        tracing.waited(
+            "queue", event.type, traceparent, ended_ms=ended_ms, lasted_ms=effect.queued_ms, message__id=event.task_id
+        )
+    elif event.state is TaskState.RUNNING and effect.offered_ms is not None:
+        tracing.waited(
+            "dispatch",
+            event.type,
+            traceparent,
+            ended_ms=ended_ms,
+            lasted_ms=effect.offered_ms,
+            message__id=event.task_id,
+            client__id=event.agent_id or "",
+        )

@@ -1,6 +1,8 @@
 """From a specification to the machine's event: sizes checked, content digested, an id given."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+
+import msgspec
 
 from callboard.orchestrator.clock import PoolClock
 from callboard.orchestrator.config import SizeLimits
@@ -9,6 +11,7 @@ from callboard.orchestrator.ids import TaskIds
 from callboard.orchestrator.store.port import OfferContent
 from callboard.orchestrator.tickets import Fresh, Ticket
 from callboard.schemas.codec import check_size, checked_json
+from callboard.schemas.names import is_traceparent
 from callboard.schemas.tasks import TaskSpec
 
 Prepared = tuple[Callable[[Ticket], TaskSubmitted], Fresh]
@@ -56,6 +59,14 @@ class Submissions:
         content = OfferContent(spec=spec_json, payload=payload, progress=None, decoded=spec)
         scope, key = ("client", spec.key) if retry_of is None else ("retry", retry_of)
         return event_of, Fresh(content, scope, key, digest)
+
+
+def traced(spec: TaskSpec, headers: Mapping[str, str]) -> TaskSpec:
+    """The specification with the trace of the message that it came in; what is no trace is passed over, by W3C."""
+    found = next((value for name, value in headers.items() if name.lower() == "traceparent"), None)
+    if found is None or not is_traceparent(found):
+        return spec
+    return msgspec.structs.replace(spec, traceparent=found)
 
 
 def _text_bytes(spec: TaskSpec) -> int:

@@ -22,7 +22,7 @@ from callboard.orchestrator.many import submissions
 from callboard.orchestrator.owner import PoolOwner
 from callboard.orchestrator.reads import unavailable_while_away
 from callboard.orchestrator.store.port import Original
-from callboard.orchestrator.submissions import Submissions
+from callboard.orchestrator.submissions import Submissions, traced
 from callboard.schemas.codec import checked_json, decode
 from callboard.schemas.errors import InvalidTransitionError, OrchestratorError, TaskNotFoundError
 from callboard.schemas.tasks import (
@@ -56,6 +56,8 @@ class TaskRequests:
 
     def submit(self, spec: TaskSpec, request: Request) -> None:
         """`tasks.submit`."""
+        if request.headers and spec.traceparent is None:
+            spec = traced(spec, request.headers)
         self._owner.request(request, *self._submissions.of(spec))
 
     def submit_many(self, message: SubmitMany, request: Request) -> None:
@@ -66,7 +68,10 @@ class TaskRequests:
         for index, raw in enumerate(message.tasks):
             item = answers.item(index)
             try:
-                event_of, fresh = self._submissions.of(decode(_SPEC, bytes(raw)))
+                spec = decode(_SPEC, bytes(raw))
+                if request.headers and spec.traceparent is None:
+                    spec = traced(spec, request.headers)
+                event_of, fresh = self._submissions.of(spec)
             except OrchestratorError as error:
                 item.refuse(error)
                 continue

@@ -79,6 +79,7 @@ EXAMPLES: Final[dict[str, Golden]] = {
                 ),
                 prefers=[Preference(key="zone", op=LabelOp.EQUALS, value="a", weight=2)],
                 affinity_key="repository-1",
+                traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
                 strategy=TaskAssignmentStrategy.PERFORMANCE_BASED,
                 max_attempts=5,
                 backoff=t.Backoff(initial_ms=500, factor=3, max_ms=30_000),

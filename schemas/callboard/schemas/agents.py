@@ -93,6 +93,7 @@ class Assign(Message, frozen=True, kw_only=True):
     remaining_ms: DurationMs | None = None
     run_timeout_ms: DurationMs | None = None
     progress: Progress | None = None
+    traceparent: str | None = None
 
 
 class AssignAnswer(Message, frozen=True, kw_only=True):

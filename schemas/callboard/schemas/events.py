@@ -34,6 +34,7 @@ class CloudEvent(Message, frozen=True, kw_only=True):
     subject: str
     time: Instant
     datacontenttype: Literal["application/json"]
+    traceparent: str | None = None
 
 
 class TaskChanged(CloudEvent, frozen=True, kw_only=True):
@@ -74,11 +75,13 @@ class Change(NamedTuple):
     topic: str
     about: str
     data: bytes
+    traceparent: str | None = None
 
     @classmethod
     def of_task(cls, event: TaskEvent, data: bytes) -> Self:
         """A task's change; `data` is `event` encoded."""
-        return cls(f"{event.task_id}-{event.version}", f"task.{event.state}", event.task_id, data)
+        name = f"{event.task_id}-{event.version}"
+        return cls(name, f"task.{event.state}", event.task_id, data, event.traceparent)
 
     @classmethod
     def of_agent(cls, event: AgentEvent, data: bytes) -> Self:
@@ -94,7 +97,8 @@ class Change(NamedTuple):
         """
         event = _DATA.decode(data)
         if event.task_id is not None:
-            return cls(f"{event.task_id}-{event.version}", f"task.{event.state}", event.task_id, data)
+            name = f"{event.task_id}-{event.version}"
+            return cls(name, f"task.{event.state}", event.task_id, data, event.traceparent)
         return cls(f"{event.pool}-{event.agent_id}-{event.revision}", f"agent.{event.state}", event.agent_id, data)
 
 
@@ -107,6 +111,7 @@ class _Data(msgspec.Struct):
     revision: str = ""
     task_id: str | None = None
     version: int = 0
+    traceparent: str | None = None
 
 
 _DATA: Final = msgspec.json.Decoder(_Data)
@@ -122,7 +127,7 @@ class Envelopes:
 
     def wrap(self, change: Change) -> EventMessage:
         """A change of a task or an agent, as it is published."""
-        body = self._around(change.data, change.id, change.topic, change.about)
+        body = self._around(change.data, change.id, change.topic, change.about, change.traceparent)
         return EventMessage(f"{self._events}.{change.topic}.{change.about}", change.id, body)
 
     def of_owner(self, event: OwnerEvent) -> EventMessage:
@@ -131,9 +136,11 @@ class Envelopes:
         body = self._around(encode(event), name, "pool.owned", event.pool)
         return EventMessage(self._subjects.owner_event, name, body)
 
-    def _around(self, data: bytes, name: str, topic: str, about: str) -> bytes:
+    def _around(self, data: bytes, name: str, topic: str, about: str, traceparent: str | None = None) -> bytes:
         # No name in here holds what JSON would escape; each `data` has its instant as `at`, before any free text.
         begin = data.index(_TIME) + len(_TIME)
         time = data[begin : data.index(b'"', begin)].decode()
         attributes = f'{name}","type":"callboard.{topic}","subject":"{about}","time":"{time}"'
+        if traceparent is not None:
+            attributes += f',"traceparent":"{traceparent}"'
         return f'{self._head}{attributes},"datacontenttype":"application/json","data":'.encode() + data + b"}"

@@ -12,6 +12,8 @@ NAME_PATTERN: Final = r"^[A-Za-z0-9_-]{1,64}$(?!\n)"
 TASK_ID_PATTERN: Final = r"^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$(?!\n)"
 UUID_PATTERN: Final = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$(?!\n)"
 
+TRACEPARENT_PATTERN: Final = r"^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$(?!\n)"
+
 MAX_INTEGER: Final = 2**53 - 1
 """The largest integer that every JSON implementation keeps exact."""
 
@@ -25,6 +27,7 @@ _FORMS: Final = {
     NAME_PATTERN: "letters, digits, _ and -, 1 to 64 of them",
     TASK_ID_PATTERN: "a task id (UUID version 7, lower case)",
     UUID_PATTERN: "a UUID",
+    TRACEPARENT_PATTERN: "a W3C traceparent of version 00",
     NO_NUL_PATTERN: "text without NUL",
 }
 Pool = Annotated[str, Meta(pattern=POOL_PATTERN)]
@@ -32,6 +35,7 @@ AgentId = Annotated[str, Meta(pattern=NAME_PATTERN)]
 Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
 Incarnation = Annotated[str, Meta(pattern=UUID_PATTERN)]
 TaskId = Annotated[str, Meta(pattern=TASK_ID_PATTERN)]
+Traceparent = Annotated[str, Meta(pattern=TRACEPARENT_PATTERN)]
 Key = Annotated[str, Meta(min_length=1, max_length=256, pattern=NO_NUL_PATTERN)]
 Text = Annotated[str, Meta(pattern=NO_NUL_PATTERN)]
 ShortText = Annotated[str, Meta(max_length=1024, pattern=NO_NUL_PATTERN)]
@@ -46,6 +50,9 @@ Slots = Annotated[int, Meta(ge=1, le=10_000)]
 
 _POOL = re.compile(POOL_PATTERN)
 _NAME = re.compile(NAME_PATTERN)
+_TRACEPARENT = re.compile(TRACEPARENT_PATTERN)
+_NO_TRACE: Final = "0" * 32
+_NO_PARENT: Final = "0" * 16
 
 
 def is_pool(text: str) -> bool:
@@ -56,6 +63,11 @@ def is_pool(text: str) -> bool:
 def is_name(text: str) -> bool:
     """Whether `text` is an agent id, role, capability, type or label key."""
     return _NAME.match(text) is not None
+
+
+def is_traceparent(text: str) -> bool:
+    """Whether `text` is a W3C `traceparent` of version 00 that names a trace and a parent."""
+    return _TRACEPARENT.match(text) is not None and text[3:35] != _NO_TRACE and text[36:52] != _NO_PARENT
 
 
 def in_words(refusal: str) -> str:

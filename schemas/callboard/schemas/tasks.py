@@ -29,6 +29,8 @@ from callboard.schemas.names import (
     ShortText,
     TaskId,
     Text,
+    Traceparent,
+    is_traceparent,
 )
 from callboard.schemas.vocabulary import (
     OnUnsatisfiable,
@@ -72,6 +74,7 @@ Preferences = Annotated[list[Preference], Meta(max_length=64)]
 class TaskSpec(Message, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A task as a client submits it; durations in milliseconds.
 
+    `traceparent` (W3C) is the trace that the task belongs to; it is no part of the content that a key stands for.
     `payload` is any JSON, kept byte by byte. Give at most one of `deadline` and `ttl_ms`, and of `not_before`
     and `delay_ms`. A `concurrency_key` without a `concurrency_limit` is exclusive: one task of it at a time.
     """
@@ -97,8 +100,11 @@ class TaskSpec(Message, frozen=True, kw_only=True, forbid_unknown_fields=True):
     not_before: Instant | None = None
     delay_ms: DurationMs | None = None
     on_unsatisfiable: OnUnsatisfiable | None = None
+    traceparent: Traceparent | None = None
 
     def __post_init__(self) -> None:
+        if self.traceparent is not None and not is_traceparent(self.traceparent):
+            raise ValueError("traceparent names no trace, or no parent")
         if self.deadline is not None and self.ttl_ms is not None:
             raise ValueError("give deadline or ttl_ms, not both")
         if self.not_before is not None and self.delay_ms is not None:
@@ -117,7 +123,9 @@ class TaskSpec(Message, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def content_digest(self) -> bytes:
         """32 bytes that are equal for equal content: defaults filled in, the payload byte by byte."""
-        digest = _digest_of_rest(msgspec.json.encode(msgspec.structs.replace(self, payload=NULL, key=None))).copy()
+        digest = _digest_of_rest(
+            msgspec.json.encode(msgspec.structs.replace(self, payload=NULL, key=None, traceparent=None))
+        ).copy()
         digest.update(bytes(self.payload))
         return digest.digest()
 
@@ -231,6 +239,7 @@ class TaskDocument(Message, frozen=True, kw_only=True):
     requires: Requirements | None = None
     prefers: Preferences | None = None
     affinity_key: str | None = None
+    traceparent: str | None = None
     concurrency_key: str | None = None
     concurrency_limit: int | None = None
     strategy: TaskAssignmentStrategy | None = None
@@ -370,6 +379,7 @@ class TaskEvent(Message, frozen=True, kw_only=True):
     until: Instant | None = None
     error: TaskError | None = None
     outcome: Outcome | None = None
+    traceparent: str | None = None
 
 
 class TaskCounts(Message, frozen=True, kw_only=True):

@@ -102,7 +102,8 @@ class StopProcess(msgspec.Struct, frozen=True):
 class PublishTask(msgspec.Struct, frozen=True):
     """Say that a task has changed: written with the change, published after the commit, told to those who wait.
 
-    `queued_ms`, `run_ms` and `total_ms` are what this change lets one measure, in milliseconds.
+    `queued_ms`, `run_ms`, `total_ms` and, for a task with a trace, `offered_ms` (from the decision to the accept) are
+    what this change lets one measure, in milliseconds.
     """
 
     event: TaskEvent
@@ -111,6 +112,7 @@ class PublishTask(msgspec.Struct, frozen=True):
     queued_ms: int | None = None
     run_ms: int | None = None
     total_ms: int | None = None
+    offered_ms: int | None = None
 
 
 class PublishAgent(msgspec.Struct, frozen=True):

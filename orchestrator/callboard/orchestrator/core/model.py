@@ -82,6 +82,8 @@ class Task(msgspec.Struct, kw_only=True):
     prefers: tuple[tuple[LabelTest, float], ...] = ()
     """Comparisons and their weights."""
     affinity_key: str | None = None
+    traceparent: str | None = None
+    """The trace that it belongs to."""
     concurrency_key: str | None = None
     concurrency_limit: int = 0
     """How many tasks of the key may be held at once; without a key it says nothing."""

@@ -166,6 +166,7 @@ def _announcement(pool: Pool, task: Task, now_ms: int, outcome: Outcome | None) 
             until=to_instant_or_none(task.until_ms),
             error=task.error if is_final else None,
             outcome=outcome,
+            traceparent=task.traceparent,
         ),
         task.task_id,
         task.priority,
@@ -174,4 +175,11 @@ def _announcement(pool: Pool, task: Task, now_ms: int, outcome: Outcome | None) 
         if outcome is not None and task.started_ms is not None
         else None,
         total_ms=max(now_ms - task.created_ms, 0) if is_final else None,
+        offered_ms=None if task.traceparent is None else _offered_ms(task, now_ms),
     )
+
+
+def _offered_ms(task: Task, now_ms: int) -> int | None:
+    if task.state is not TaskState.RUNNING or task.assigned_ms is None or task.started_ms != now_ms:
+        return None
+    return max(now_ms - task.assigned_ms, 0)

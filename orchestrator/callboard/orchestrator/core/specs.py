@@ -52,6 +52,7 @@ def task_of(task_id: str, spec: TaskSpec, *, created_ms: int, order_ms: int, dea
         deadline_ms=deadline_ms,
         prefers=tuple((label_test(preference), preference.weight) for preference in spec.prefers or ()),
         affinity_key=spec.affinity_key,
+        traceparent=spec.traceparent,
         concurrency_key=spec.concurrency_key,
         concurrency_limit=spec.limit_of_key or 0,
         state=TaskState.QUEUED,

@@ -73,6 +73,7 @@ def document_of(row: TaskRow) -> TaskDocument:
         requires=spec.requires,
         prefers=spec.prefers,
         affinity_key=spec.affinity_key,
+        traceparent=spec.traceparent,
         concurrency_key=spec.concurrency_key,
         concurrency_limit=spec.concurrency_limit,
         strategy=spec.strategy,
