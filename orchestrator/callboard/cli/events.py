@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from callboard.bus.client import HeardEvent
 
 _TYPE: Final = "callboard."
+_WIDTH: Final = 18
+"""Of most types."""
 
 
 def events(
@@ -67,8 +69,9 @@ def _instant(text: str) -> datetime:
 def _line(heard: "HeardEvent") -> str:
     event = heard.event
     kind = event.type.removeprefix(_TYPE)
-    words = [f"{event.time.isoformat(timespec='milliseconds').replace('+00:00', 'Z')}", f"{kind:<16}", event.subject]
-    return plain(" ".join([*words, *_details(kind, heard.body)]))
+    at = event.time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    words = [event.subject, *_details(kind, heard.body)]
+    return f"{at} {plain(kind):<{_WIDTH}} {plain(' '.join(words))}"
 
 
 def _details(kind: str, body: bytes) -> list[str]:
