@@ -47,7 +47,7 @@ class Arrivals:
     async def _take(self, message: Msg) -> None:
         at = time.time() * 1000
         async with self._news:
-            self._at[json.loads(message.data)["task_id"]] = at
+            self._at[json.loads(message.data)["data"]["task_id"]] = at
             self._news.notify_all()
 
     async def of(self, task_ids: list[str]) -> list[float]:
