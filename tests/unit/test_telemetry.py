@@ -82,6 +82,27 @@ def test_status_shows_percentiles_and_rates() -> None:
     assert shown.run.p99_ms == pytest.approx(1500, rel=0.02)
 
 
+def test_prometheus_counts_on_over_a_change_of_owner_and_status_begins_anew() -> None:
+    metrics = Metrics()
+    for _ in range(2):
+        telemetry = PoolTelemetry(metrics, "p")
+        _exercise(telemetry)
+        assert telemetry.performance(owned_ms=120_000).end_to_end.count == 4
+    assert _value(metrics, "callboard_end_to_end_seconds_count", pool="p") == 8
+
+
+def test_a_duration_counts_below_every_bound_that_it_is_clearly_below() -> None:
+    metrics = Metrics()
+    telemetry = PoolTelemetry(metrics, "p")
+    for duration_ms in (0.5, 4.0, 24.0, 26.0, 9_000.0):
+        telemetry.submit_answered(duration_ms)
+    buckets = {
+        le: _value(metrics, "callboard_submit_seconds_bucket", pool="p", le=le)
+        for le in ("0.001", "0.0025", "0.005", "0.025", "0.05", "5.0", "+Inf")
+    }
+    assert buckets == {"0.001": 1, "0.0025": 1, "0.005": 2, "0.025": 3, "0.05": 4, "5.0": 4, "+Inf": 5}
+
+
 def test_before_the_first_task_there_is_no_rate() -> None:
     shown = PoolTelemetry(Metrics(), "p").performance(owned_ms=0)
     assert shown.success_rate is None

@@ -24,11 +24,13 @@ _BUCKETS: Final = math.ceil(math.log(LONGEST_MS / SHORTEST_MS) * _SCALE) + 1
 class LatencyWindow:
     """Durations observed since it was made."""
 
-    __slots__ = ("_buckets", "_count")
+    __slots__ = ("_buckets", "_count", "sum_ms")
 
     def __init__(self) -> None:
         self._count = 0
         self._buckets = [0] * _BUCKETS
+        self.sum_ms = 0.0
+        """All durations together; a negative one counts nothing."""
 
     @property
     def count(self) -> int:
@@ -37,10 +39,30 @@ class LatencyWindow:
 
     def observe(self, duration_ms: float) -> None:
         """Count one duration in milliseconds; a negative one (a clock was set back) counts as the shortest."""
+        if duration_ms > 0:
+            self.sum_ms += duration_ms
         bounded = min(max(duration_ms, SHORTEST_MS), LONGEST_MS)
         # Bucket n holds what is at most SHORTEST * gamma^n, and more than the bucket before.
         self._buckets[math.ceil(math.log(bounded / SHORTEST_MS) * _SCALE)] += 1
         self._count += 1
+
+    def since(self, before: LatencyWindow) -> LatencyWindow:
+        """What was observed after `before`, an earlier copy of this."""
+        later = LatencyWindow()
+        later._count = self._count - before._count
+        later._buckets = [now - then for now, then in zip(self._buckets, before._buckets, strict=True)]
+        later.sum_ms = self.sum_ms - before.sum_ms
+        return later
+
+    def copy(self) -> LatencyWindow:
+        """What was observed so far, apart from what comes."""
+        return self.since(LatencyWindow())
+
+    def count_up_to(self, bound_ms: float) -> int:
+        """How many durations were at most `bound_ms`; those up to 4 % below it may be missing."""
+        if bound_ms < SHORTEST_MS:
+            return 0
+        return sum(self._buckets[: math.floor(math.log(bound_ms / SHORTEST_MS) * _SCALE) + 1])
 
     def percentile(self, percent: float) -> float | None:
         """The nearest-rank percentile in milliseconds, within 2 %; `None` before the first observation.

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from callboard.orchestrator.durations import Durations
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -42,11 +44,11 @@ class Metrics:
         self.agent_restarts = self._counter("agent_restarts", "Spawned agents started again after they died")
 
         self.batch_size = self._histogram("commit_batch_size", "Events in a committed batch", BATCH_BUCKETS)
-        self.commit_seconds = self._histogram("commit_seconds", "Time a batch took to commit", FAST_BUCKETS)
-        self.submit_seconds = self._histogram("submit_seconds", "From a submit's arrival to its answer", FAST_BUCKETS)
-        self.dispatch_seconds = self._histogram("dispatch_seconds", "From ready to assigned", WORK_BUCKETS)
-        self.run_seconds = self._histogram("run_seconds", "From accepted to ended, by attempt", WORK_BUCKETS)
-        self.end_to_end_seconds = self._histogram("end_to_end_seconds", "From submitted to final", WORK_BUCKETS)
+        self.commit_seconds = self._durations("commit_seconds", "Time a batch took to commit", FAST_BUCKETS)
+        self.submit_seconds = self._durations("submit_seconds", "From a submit's arrival to its answer", FAST_BUCKETS)
+        self.dispatch_seconds = self._durations("dispatch_seconds", "From ready to assigned", WORK_BUCKETS)
+        self.run_seconds = self._durations("run_seconds", "From accepted to ended, by attempt", WORK_BUCKETS)
+        self.end_to_end_seconds = self._durations("end_to_end_seconds", "From submitted to final", WORK_BUCKETS)
 
         self.tasks = self._gauge("tasks", "Live tasks", "pool", "state")
         self.agents = self._gauge("agents", "Agents known", "pool", "state")
@@ -79,6 +81,11 @@ class Metrics:
 
     def _gauge(self, name: str, meaning: str, *labels: str) -> Gauge:
         return Gauge(name, meaning, labels, namespace=NAMESPACE, registry=self.registry)
+
+    def _durations(self, name: str, meaning: str, buckets: Sequence[float]) -> Durations:
+        durations = Durations(f"{NAMESPACE}_{name}", meaning, buckets)
+        self.registry.register(durations)
+        return durations
 
     def _histogram(self, name: str, meaning: str, buckets: Sequence[float]) -> Histogram:
         return Histogram(name, meaning, ("pool",), namespace=NAMESPACE, registry=self.registry, buckets=buckets)

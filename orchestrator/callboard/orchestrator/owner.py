@@ -319,7 +319,7 @@ class PoolOwner:
         for _ in range(min(len(self._inbox), MAX_EVENTS)):
             self._effects.extend(self.machine.handle(self._inbox.popleft(), now_ms))
             if not self._may_decide:
-                return
+                break
         # After what was heard: who is judged by the time must not be one whose word waits in the inbox.
         due_ms = self.machine.next_due_ms()
         if due_ms is not None and due_ms <= now_ms:

@@ -5,16 +5,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from callboard.orchestrator.latency import LatencyWindow
 from callboard.orchestrator.telemetry import Telemetry
-from callboard.schemas.status import Performance
+from callboard.schemas.status import Latency, Performance
 from callboard.schemas.vocabulary import AgentState, Outcome, TaskPriority, TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from prometheus_client import Counter, Gauge, Histogram
+    from prometheus_client import Counter, Gauge
 
+    from callboard.orchestrator.durations import Durations
     from callboard.orchestrator.metrics import Metrics
 
 OK_CODE: Final = "200"
@@ -110,28 +110,28 @@ class PoolTelemetry(Telemetry):
     def performance(self, owned_ms: float) -> Performance:
         ended = sum(self._finished.values())
         return Performance(
-            submit=self._submit.window.snapshot(),
-            dispatch=self._dispatch.window.snapshot(),
-            run=self._run.window.snapshot(),
-            end_to_end=self._end_to_end.window.snapshot(),
-            commit=self._commit.window.snapshot(),
+            submit=self._submit.snapshot(),
+            dispatch=self._dispatch.snapshot(),
+            run=self._run.snapshot(),
+            end_to_end=self._end_to_end.snapshot(),
+            commit=self._commit.snapshot(),
             success_rate=self._finished[TaskState.SUCCEEDED] / ended if ended else None,
             tasks_per_minute=round(ended * 60_000 / owned_ms, 3) if owned_ms > 0 else 0.0,
         )
 
 
 class _Duration:
-    """One kind of duration, for both readers."""
+    """One kind of duration: Prometheus counts on, whoever owned the pool; `status` shows it from the take-over on."""
 
-    __slots__ = ("_histogram", "window")
+    __slots__ = ("_before", "_window", "observe")
 
-    def __init__(self, histogram: Histogram, pool: str) -> None:
-        self.window = LatencyWindow()
-        self._histogram = histogram.labels(pool)
+    def __init__(self, durations: Durations, pool: str) -> None:
+        self._window = durations.of(pool)
+        self._before = self._window.copy()
+        self.observe = self._window.observe
 
-    def observe(self, duration_ms: float) -> None:
-        self.window.observe(duration_ms)
-        self._histogram.observe(max(duration_ms, 0) / 1000)
+    def snapshot(self) -> Latency:
+        return self._window.since(self._before).snapshot()
 
 
 def _set_by_state(gauge: Gauge, pool: str, by_state: Mapping[_State, int], seen: set[_State]) -> None:
