@@ -87,24 +87,28 @@ _FOR_LIFE: Final = (
     ("is_keyed", "boolean"),
 )
 _EVENTS: Final = (("events", "bytea"),)
-_CHANGING: Final = (
+_STANDING: Final = (
     ("state", "text"),
     ("version", "bigint"),
     ("attempt", "bigint"),
     ("agent_id", "text"),
     ("incarnation", "text"),
-    ("assigned_ms", "bigint"),
     ("started_ms", "bigint"),
     ("updated_ms", "bigint"),
-    ("until_ms", "bigint"),
     ("reason", "text"),
+    ("progress", "bytea"),
+    ("ended", "text"),
+)
+"""What changes over a task's life."""
+_LIVING: Final = (
+    ("assigned_ms", "bigint"),
+    ("until_ms", "bigint"),
     ("spent", "bigint"),
     ("crashes", "bigint"),
     ("crashed_on", "text"),
-    ("progress", "bytea"),
     ("scores", "bytea"),
-    ("ended", "text"),
 )
+"""The same, of a live task alone; no number is 0, no text is nobody: a column of nulls costs nothing."""
 _GUARD: Final = (("id", "uuid"), ("was_state", "text"), ("was_attempt", "bigint"))
 _ENDING: Final = (("finished_ms", "bigint"), ("result", "bytea"), ("error", "bytea"))
 
@@ -134,7 +138,7 @@ _NO_CLAIMS: Final = """
 claimed AS (SELECT NULL::uuid AS task_id WHERE false)"""
 
 INSERTS: Final = Part(
-    _FOR_LIFE + _CHANGING + _EVENTS,
+    _FOR_LIFE + _STANDING + _LIVING + _EVENTS,
     """
 born AS (
     SELECT x.* FROM {rows} WHERE NOT x.is_keyed OR x.id IN (SELECT task_id FROM claimed)
@@ -150,7 +154,8 @@ inserted AS (
         x.id, lease.pool, x.type, x.priority, x.created_ms, x.order_ms, x.placement, x.deadline_ms, x.spec, x.payload,
         x.retry_of, x.concurrency_key, x.concurrency_limit,
         x.state, x.version, x.attempt, x.agent_id, x.incarnation, x.assigned_ms, x.started_ms, x.updated_ms, x.until_ms,
-        x.reason, x.spent, x.crashes, string_to_array(x.crashed_on, ','), x.progress, x.scores,
+        x.reason, coalesce(x.spent, 0), coalesce(x.crashes, 0), coalesce(string_to_array(x.crashed_on, ','), '{}'),
+        x.progress, x.scores,
         coalesce(string_to_array(x.ended, E'\\n'), '{}'), lease.epoch, lease.batch
     FROM lease, born AS x
     RETURNING 1
@@ -160,7 +165,7 @@ inserted AS (
 )
 
 BIRTHS_AND_DEATHS: Final = Part(
-    _FOR_LIFE + _CHANGING + _ENDING + _EVENTS,
+    _FOR_LIFE + _STANDING + _ENDING + _EVENTS,
     """
 brief AS (
     SELECT x.* FROM {rows} WHERE NOT x.is_keyed OR x.id IN (SELECT task_id FROM claimed)
@@ -180,13 +185,14 @@ passed AS (
 """Tasks that are new and final at once."""
 
 UPDATES: Final = Part(
-    _GUARD + _CHANGING + _EVENTS,
+    _GUARD + _STANDING + _LIVING + _EVENTS,
     """
 updated AS (
     UPDATE task t SET
         state = x.state, version = x.version, attempt = x.attempt, agent_id = x.agent_id, incarnation = x.incarnation,
         assigned_ms = x.assigned_ms, started_ms = x.started_ms, updated_ms = x.updated_ms, until_ms = x.until_ms,
-        reason = x.reason, spent = x.spent, crashes = x.crashes, crashed_on = string_to_array(x.crashed_on, ','),
+        reason = x.reason, spent = coalesce(x.spent, 0), crashes = coalesce(x.crashes, 0),
+        crashed_on = coalesce(string_to_array(x.crashed_on, ','), '{}'),
         progress = x.progress, scores = x.scores, attempts = {attempts}, epoch = lease.epoch, batch = lease.batch
     FROM lease, {rows}
     WHERE t.id = ANY({ids}) AND t.id = x.id AND t.pool = lease.pool
@@ -198,7 +204,7 @@ updated AS (
 )
 
 FINISHES: Final = Part(
-    _GUARD + _CHANGING + _ENDING + _EVENTS,
+    _GUARD + _STANDING + _ENDING + _EVENTS,
     """
 finished AS (
     DELETE FROM task t USING lease, {rows}

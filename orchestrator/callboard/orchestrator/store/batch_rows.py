@@ -15,7 +15,7 @@ from callboard.orchestrator.store.port import NO_EVENTS, NOTHING_PUBLISHED
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from callboard.orchestrator.core.changes import AgentRow, Ending, NewTask, TaskChange
+    from callboard.orchestrator.core.changes import AgentRow, Ending, NewTask, TaskChange, TaskColumns
     from callboard.orchestrator.store.batch import Part
     from callboard.orchestrator.store.port import Events, Published
 
@@ -44,9 +44,9 @@ def rows_of(changes: Changes, events: Events = NO_EVENTS, published: Published =
         lines = (told.get(change.columns.task_id),)
         if new is None:
             if ending is None:
-                updates.append(_guard(change) + _changing(change) + lines)
+                updates.append(_guard(change) + _standing(change) + _living(change.columns) + lines)
             else:
-                finishes.append(_guard(change) + _changing(change) + _ending(ending) + lines)
+                finishes.append(_guard(change) + _standing(change) + _ending(ending) + lines)
             continue
         if new.key_scope is not None and new.key is not None:
             # Within a batch the first task gets the key; one row cannot be claimed twice in a statement.
@@ -56,9 +56,9 @@ def rows_of(changes: Changes, events: Events = NO_EVENTS, published: Published =
             finished_ms = None if ending is None else ending.finished_ms
             claims.append((new.task_id, new.key_scope, new.key, new.digest, new.created_ms, finished_ms))
         if ending is None:
-            inserts.append(_for_life(new) + _changing(change) + lines)
+            inserts.append(_for_life(new) + _standing(change) + _living(change.columns) + lines)
         else:
-            births_and_deaths.append(_for_life(new) + _changing(change) + _ending(ending) + lines)
+            births_and_deaths.append(_for_life(new) + _standing(change) + _ending(ending) + lines)
     # Forgotten and back again within a batch: it is back.
     present = {row.agent_id for row in changes.agents}
     pairs: tuple[tuple[Part, Iterable[tuple[Any, ...]]], ...] = (
@@ -150,7 +150,7 @@ def _guard(change: TaskChange) -> tuple[Any, ...]:
     return (change.columns.task_id, state, attempt)
 
 
-def _changing(change: TaskChange) -> tuple[Any, ...]:
+def _standing(change: TaskChange) -> tuple[Any, ...]:
     columns = change.columns
     return (
         columns.state,
@@ -158,18 +158,23 @@ def _changing(change: TaskChange) -> tuple[Any, ...]:
         columns.attempt,
         columns.agent_id,
         columns.incarnation,
-        columns.assigned_ms,
         columns.started_ms,
         columns.updated_ms,
-        columns.until_ms,
         columns.reason,
-        columns.spent,
-        columns.crashes,
-        ",".join(columns.crashed_on),
         columns.progress,
-        _json.encode(columns.scores) if columns.scores else None,
         # JSON has no line breaks outside of its strings, and strings escape theirs.
         b"\n".join(map(_json.encode, change.ended)).decode() if change.ended else None,
+    )
+
+
+def _living(columns: TaskColumns) -> tuple[Any, ...]:
+    return (
+        columns.assigned_ms,
+        columns.until_ms,
+        columns.spent or None,
+        columns.crashes or None,
+        ",".join(columns.crashed_on) or None,
+        _json.encode(columns.scores) if columns.scores else None,
     )
 
 
