@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import pytest
 from tests.integration.test_take_over import keeping
@@ -17,9 +18,10 @@ from callboard.orchestrator.clock import steady_s
 from callboard.orchestrator.core.events import ObservationResumed, TimeAdvanced
 from callboard.orchestrator.store.memory import MemoryStore
 from callboard.orchestrator.store.port import StoreUnavailableError
+from callboard.schemas.agents import Register, RegisterAnswer
 from callboard.schemas.errors import OutcomeUnknownError
 from callboard.schemas.subjects import Subjects
-from callboard.schemas.tasks import CancelTask, TaskChange
+from callboard.schemas.tasks import CancelTask, SubmitAnswer, TaskChange, TaskSpec
 from callboard.schemas.vocabulary import TaskState
 
 if TYPE_CHECKING:
@@ -93,6 +95,37 @@ async def test_what_was_committed_has_no_effect_when_trust_ended_meanwhile(nats_
         assert document.state is TaskState.CANCELLED
         await client.status()  # whatever it published has come before this answer
         assert heard == ["queued"]
+        await subscription.unsubscribe()
+
+
+async def test_what_was_committed_is_offered_to_nobody_when_trust_ended_meanwhile(nats_server: EmbeddedNats) -> None:
+    store, options = Watched(), BusOptions(servers=(nats_server.url,))
+    async with (
+        asyncio.timeout(WITHIN_S),
+        await Bus.connect(options) as bus,
+        await Bus.connect(options) as side,
+        keeping(bus, store) as keeper,
+    ):
+        await keeper.owned.wait()
+        owner, client = keeper.owner, Client(side)
+        heard: list[str] = []
+        assert owner is not None
+        subscription = await side.subscribe(
+            "callboard.v1.default.to.a.>", lambda message: heard.append(message.subject)
+        )
+        await ask(side, Subjects().from_agent("a", "register"), Register(incarnation=str(uuid4())), RegisterAnswer)
+
+        def wake_after_the_lease() -> None:
+            owner._trust._steady = lambda: steady_s() + 60
+
+        store.on_committed = wake_after_the_lease
+        with pytest.raises(OutcomeUnknownError):
+            await ask(side, Subjects().tasks("submit"), TaskSpec(type="work", key="k"), SubmitAnswer)
+        document = await store.get("default", key="k")
+        assert document is not None
+        assert document.state is TaskState.ASSIGNED
+        await client.status()  # whatever it sent has come before this answer
+        assert heard == []
         await subscription.unsubscribe()
 
 
