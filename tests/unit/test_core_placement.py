@@ -130,6 +130,20 @@ class TestPerformance:
             performance.observe(f"a{number}", f"t{number}", succeeded=True, run_ms=5)
         assert len(performance._records) == len(performance._by_agent) == len(performance._best) == 10
 
+    def test_who_is_forgotten_leaves_nothing_behind(self) -> None:
+        rig = Rig()
+        for agent_id in ("a", "b"):
+            rig.registered(agent_id)
+            for task_type in ("lint", "review"):
+                task_id = rig.submit(type=task_type, requires=Requirements(agent_id=agent_id))
+                rig.accept(task_id)
+                rig.complete(task_id)
+        rig.leave("a")
+        rig.wait(24 * 3_600_000 + 5_000)  # the lease of the other one has begun to count later
+        performance = rig.machine.pool.performance
+        assert set(performance._by_agent) == {"b"}
+        assert set(performance._records) == {("b", "lint"), ("b", "review")}
+
 
 @pytest.mark.parametrize("strategy", list(TaskAssignmentStrategy))
 class TestEveryStrategy:

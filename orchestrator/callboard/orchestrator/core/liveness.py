@@ -274,4 +274,5 @@ def forget(pool: Pool, agent: Agent) -> None:
         pool.timers.clear(clock, agent.agent_id)
     pool.dirty_agents.pop(agent.agent_id, None)
     pool.forgotten_agents.add(agent.agent_id)
+    pool.performance.forget(agent.agent_id)
     pool.is_urgent = True

@@ -1,9 +1,9 @@
 """What the pool remembers of each agent's work per task type: decayed success rate and duration.
 
-A hint for scoring, never truth: bounded, least recently used first out, gone at a restart.
+A hint for scoring, never truth: bounded, least recently used first out, gone at a restart, and gone with its agent.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 DECAY: Final = 0.9
@@ -33,12 +33,20 @@ class Record:
         return (self.successes + PRIOR_SUCCESS * PRIOR_WEIGHT) / (self.weight + PRIOR_WEIGHT)
 
 
+@dataclass(slots=True)
+class Whole(Record):
+    """The same over all types of an agent."""
+
+    types: set[str] = field(default_factory=set[str])
+
+
 Key = TypeVar("Key")
+R = TypeVar("R", bound=Record)
 
 
-def _recent(records: dict[Key, Record], key: Key) -> Record:
+def _recent(records: dict[Key, R], key: Key, new: type[R]) -> R:
     """The record of `key`, moved to the recently used end; the least recently used one makes room."""
-    record = records.pop(key, None) or Record()
+    record = records.pop(key, None) or new()
     records[key] = record
     if len(records) > REMEMBERED:
         del records[next(iter(records))]
@@ -52,18 +60,26 @@ class Performance:
 
     def __init__(self) -> None:
         self._records: dict[tuple[str, str], Record] = {}
-        self._by_agent: dict[str, Record] = {}
+        self._by_agent: dict[str, Whole] = {}
         self._best: dict[str, float] = {}
 
     def observe(self, agent_id: str, task_type: str, *, succeeded: bool, run_ms: int) -> None:
         """Learn from an attempt that ran `run_ms` and succeeded or not; duration counts for successes only."""
-        whole = _recent(self._by_agent, agent_id)
+        whole = _recent(self._by_agent, agent_id, Whole)
         whole.count(succeeded=succeeded)
-        record = _recent(self._records, (agent_id, task_type))
+        whole.types.add(task_type)
+        record = _recent(self._records, (agent_id, task_type), Record)
         record.count(succeeded=succeeded)
         if succeeded:
             record.mean_ms = run_ms if record.mean_ms is None else DECAY * record.mean_ms + (1 - DECAY) * run_ms
             self._learn_best(task_type, record.mean_ms)
+
+    def forget(self, agent_id: str) -> None:
+        """The agent is forgotten: many come once and never again."""
+        whole = self._by_agent.pop(agent_id, None)
+        if whole is not None:
+            for task_type in whole.types:
+                self._records.pop((agent_id, task_type), None)
 
     def success_rate(self, agent_id: str) -> float | None:
         """The decayed share of successes over all types, `None` before the first outcome."""
