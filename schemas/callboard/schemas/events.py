@@ -6,7 +6,7 @@ Rules (protocol, section 5):
 - An envelope is put around its encoded `data`, which is what an orchestrator keeps until the event is published.
 """
 
-from typing import Final, Literal, NamedTuple, Self
+from typing import Final, Literal, Self
 
 import msgspec
 
@@ -55,7 +55,7 @@ class OwnerChanged(CloudEvent, frozen=True, kw_only=True):
     data: OwnerEvent
 
 
-class EventMessage(NamedTuple):
+class EventMessage(msgspec.Struct, frozen=True, gc=False):
     """An event as it is published."""
 
     subject: str
@@ -68,7 +68,7 @@ class EventMessage(NamedTuple):
         return f"{_HEADERS}{self.id}\r\n\r\n".encode()
 
 
-class Change(NamedTuple):
+class Change(msgspec.Struct, frozen=True, gc=False):
     """A change that is told: its event's id, `task.<state>` or `agent.<state>`, whose it is, and the encoded `data`."""
 
     id: str
