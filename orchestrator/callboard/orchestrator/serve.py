@@ -24,7 +24,7 @@ SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def spare_collector() -> None:
     """Have the garbage collector look seldom: what is loaded stays, and a message leaves nothing in cycles."""
     gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
+    gc.set_threshold(10_000, 10, 10)
 
 
 async def until_signal() -> signal.Signals:
