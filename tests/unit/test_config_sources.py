@@ -66,7 +66,7 @@ def test_the_environment_names_the_file(tmp_path: Path) -> None:
         ("CALLBOARD_ENABLE_CACHING", "true", "enable_caching", True),
         ("CALLBOARD_ENABLE_CACHING", "0", "enable_caching", False),
         ("CALLBOARD_HEARTBEAT_INTERVAL_SECONDS", "2", "heartbeat_interval_seconds", 2.0),
-        ("CALLBOARD_BATCH_MAX", "", "batch_max", 500),
+        ("CALLBOARD_BATCH_MAX", "", "batch_max", 128),
         ("DATABASE_URL", "postgresql://h", "database_url", "postgresql://h"),
     ],
 )

@@ -85,7 +85,7 @@ class OrchestratorConfig(Settings, frozen=True, kw_only=True):
         Capacity, Meta(description="Waiting tasks of a pool that memory holds, about; the others wait in the database")
     ] = 20_000
     max_waiters: Annotated[Capacity, Meta(description="`wait` requests open at once in a pool")] = 10_000
-    batch_max: Annotated[int, Meta(description="Events decided and committed together", ge=1, le=10_000)] = 500
+    batch_max: Annotated[int, Meta(description="Tasks decided and committed together, about", ge=1, le=10_000)] = 128
 
     heartbeat_interval_seconds: Annotated[
         float, Meta(description="How often agents report, before it grows with their number", ge=0.1, le=300)

@@ -38,7 +38,7 @@ class CoreSettings:
     """Waiting tasks that memory holds, about; the others wait in the database."""
     least_lane: int = 16
     """How many of each placement class and priority it holds however many classes there are; at least 2."""
-    batch_tasks: int = 500
+    batch_tasks: int = 128
     """Assignments decided in one batch; and so many changes that wait for a ride are written without one."""
     ranked_agents: int = 64
     quarantine_crashes: int = 3
