@@ -42,7 +42,6 @@ from callboard.orchestrator.replicas import Replicas
 from callboard.orchestrator.servers import EmbeddedServers
 from callboard.orchestrator.status import ProcessFacts
 from callboard.orchestrator.store.memory import MemoryStore
-from callboard.orchestrator.store.migrate import migrate
 from callboard.orchestrator.store.port import Store, StoreUnavailableError
 from callboard.orchestrator.store.postgres import PostgresStore
 from callboard.schemas.errors import ConfigurationError, DatabaseOperationError, OutcomeUnknownError, UnavailableError
@@ -303,6 +302,9 @@ class Orchestrator:
         await servers.start()
         stack.push_async_callback(servers.stop)
         if servers.database_url is not None:
+            # A sixth of a server's memory is what migrations import, and serving needs none of it.
+            from callboard.orchestrator.store.migrate import migrate  # noqa: PLC0415 - see above
+
             await migrate(servers.database_url)
             self.database_url = servers.database_url
         self.nats_url = servers.nats_url or config.nats.url
