@@ -41,8 +41,9 @@ async def test_headers_name_the_event_and_its_form(wire: Wire) -> None:
 
 async def test_a_task_that_never_was_is_not_told_of(wire: Wire) -> None:
     key, kind = unique("key"), unique("t")
-    before: Json = await wire.ask("tasks.submit", type=kind, key=key)
-    again: Json = await wire.ask("tasks.submit", type=kind, key=key)
+    nobody = {"capabilities": [unique("nobody")]}
+    before: Json = await wire.ask("tasks.submit", type=kind, key=key, requires=nobody)
+    again: Json = await wire.ask("tasks.submit", type=kind, key=key, requires=nobody)
     assert (again["task_id"], again["created"]) == (before["task_id"], False)
     last = await wire.submit(kind)
     await wire.events.until(last, "queued")
