@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 from tests.support.core_rig import Rig
 
+from callboard.orchestrator.core import performance as core_performance
 from callboard.orchestrator.core.dice import Dice
 from callboard.orchestrator.core.performance import PRIOR_SUCCESS, Performance
 from callboard.orchestrator.core.sampling import SampleSet
@@ -87,6 +88,21 @@ class TestCapabilityMatch:
 
 
 class TestPerformance:
+    def test_memory_is_bounded_by_types_and_by_agents(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(core_performance, "REMEMBERED", 3)
+        performance = Performance()
+        for number in range(10):
+            performance.observe("a", f"t{number}", succeeded=True, run_ms=1)
+        assert performance._by_agent["a"].types == {"t7", "t8", "t9"}
+        for number in range(10):
+            performance.observe(f"b{number}", "t", succeeded=True, run_ms=1)
+        assert list(performance._by_agent) == ["b7", "b8", "b9"]
+        assert list(performance._records) == [("b7", "t"), ("b8", "t"), ("b9", "t")]
+        for agent_id in ("b7", "b8", "b9", "never"):
+            performance.forget(agent_id)
+        assert not performance._by_agent
+        assert not performance._records
+
     def test_the_faster_gets_more_and_the_slower_does_not_starve(self) -> None:
         turns = work(fleet(S.PERFORMANCE_BASED, fast=1, slow=1), 200, {"fast": 10, "slow": 400})
         assert turns["fast"] > 3 * turns["slow"]

@@ -76,6 +76,7 @@ def make_spec(task_type: str, payload: object, options: SubmitOptions) -> TaskSp
     """
     raw = as_raw(payload, path="payload")
     if not options:
+        # Most tasks ask for nothing else, and a client may submit thousands a second.
         return TaskSpec(type=task_type, payload=raw, key=str(uuid.uuid4()))
     fields = dict(options)
     requires = Requirements(

@@ -46,8 +46,7 @@ def check_subject(subject: str) -> None:
     Raises:
         InvalidRequestError: see `is_subject`.
     """
-    is_plain = _PLAIN_SUBJECT.fullmatch(subject) is not None and len(subject) <= SUBJECT_BYTES
-    if not is_plain and not is_subject(subject):
+    if not is_subject(subject):
         raise InvalidRequestError(f"not a subject to publish to: {subject[:80]!r}", path="subject")
 
 

@@ -235,7 +235,6 @@ class PoolKeeper:
             carrier=carrier_of(config, premises.bus, telemetry),
             telemetry=telemetry,
             lease_ms=config.pool_lease_ms,
-            batch_max=config.batch_max,
             max_waiters=config.max_waiters,
             on_agent=self._on_agent,
             on_stop_process=self._on_stop_process,

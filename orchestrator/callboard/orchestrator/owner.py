@@ -90,7 +90,6 @@ class PoolOwner:
         carrier: Carrier,
         telemetry: Telemetry,
         lease_ms: int,
-        batch_max: int,
         max_waiters: int,
         on_agent: Callable[[str, AgentState], None],
         on_stop_process: Callable[[str, int], None],
@@ -142,7 +141,7 @@ class PoolOwner:
             on_change=self._look_again,
             on_lost=self.lose,
         )
-        self._batch_max = batch_max
+        self._batch_tasks = settings.batch_tasks
         self._inbox: deque[Event] = deque()
         self._wake = asyncio.Event()
         self._alarm: asyncio.TimerHandle | None = None
@@ -311,7 +310,7 @@ class PoolOwner:
     def _may_decide(self) -> bool:
         # The next batch waits for one that is being committed, so that it does not outgrow it; but a commit that takes
         # long must not keep the heartbeats waiting, which are in the inbox too.
-        most = max(MAX_UNWRITTEN, self._batch_max) if self._writer.is_in_doubt else self._batch_max
+        most = max(MAX_UNWRITTEN, self._batch_tasks) if self._writer.is_in_doubt else self._batch_tasks
         is_small = self.machine.unsealed_tasks < most and self.machine.unsealed_bytes < MAX_UNWRITTEN_BYTES
         return self.is_active and is_small
 

@@ -4,7 +4,7 @@ A hint for scoring, never truth: bounded, least recently used first out, gone at
 """
 
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Final
 
 DECAY: Final = 0.9
 """Each new outcome weighs 1 - DECAY against all before it."""
@@ -40,21 +40,8 @@ class Whole(Record):
     types: set[str] = field(default_factory=set[str])
 
 
-Key = TypeVar("Key")
-R = TypeVar("R", bound=Record)
-
-
-def _recent(records: dict[Key, R], key: Key, new: type[R]) -> R:
-    """The record of `key`, moved to the recently used end; the least recently used one makes room."""
-    record = records.pop(key, None) or new()
-    records[key] = record
-    if len(records) > REMEMBERED:
-        del records[next(iter(records))]
-    return record
-
-
 class Performance:
-    """Records by (agent, type)."""
+    """Records by (agent, type), and of each agent that has any, over all its types."""
 
     __slots__ = ("_best", "_by_agent", "_records")
 
@@ -65,10 +52,8 @@ class Performance:
 
     def observe(self, agent_id: str, task_type: str, *, succeeded: bool, run_ms: int) -> None:
         """Learn from an attempt that ran `run_ms` and succeeded or not; duration counts for successes only."""
-        whole = _recent(self._by_agent, agent_id, Whole)
-        whole.count(succeeded=succeeded)
-        whole.types.add(task_type)
-        record = _recent(self._records, (agent_id, task_type), Record)
+        self._whole_of(agent_id).count(succeeded=succeeded)
+        record = self._record_of(agent_id, task_type)
         record.count(succeeded=succeeded)
         if succeeded:
             record.mean_ms = run_ms if record.mean_ms is None else DECAY * record.mean_ms + (1 - DECAY) * run_ms
@@ -79,7 +64,26 @@ class Performance:
         whole = self._by_agent.pop(agent_id, None)
         if whole is not None:
             for task_type in whole.types:
-                self._records.pop((agent_id, task_type), None)
+                del self._records[agent_id, task_type]
+
+    def _whole_of(self, agent_id: str) -> Whole:
+        """The agent's, moved to the recently used end; the least recently used one makes room."""
+        whole = self._by_agent.pop(agent_id, None) or Whole()
+        self._by_agent[agent_id] = whole
+        if len(self._by_agent) > REMEMBERED:
+            self.forget(next(iter(self._by_agent)))
+        return whole
+
+    def _record_of(self, agent_id: str, task_type: str) -> Record:
+        """The same of one of its types; the agent is known."""
+        record = self._records.pop((agent_id, task_type), None) or Record()
+        self._records[agent_id, task_type] = record
+        self._by_agent[agent_id].types.add(task_type)
+        if len(self._records) > REMEMBERED:
+            of_agent, of_type = next(iter(self._records))
+            del self._records[of_agent, of_type]
+            self._by_agent[of_agent].types.remove(of_type)
+        return record
 
     def success_rate(self, agent_id: str) -> float | None:
         """The decayed share of successes over all types, `None` before the first outcome."""

@@ -39,7 +39,8 @@ class CoreSettings:
     least_lane: int = 16
     """How many of each placement class and priority it holds however many classes there are; at least 2."""
     batch_tasks: int = 128
-    """Assignments decided in one batch; and so many changes that wait for a ride are written without one."""
+    """Tasks of one batch, about: assignments decided in it, and changes after which it takes in no more. So many that
+    wait for a ride are written without one."""
     ranked_agents: int = 64
     quarantine_crashes: int = 3
     quarantine_agents: int = 2
