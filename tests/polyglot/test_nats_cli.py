@@ -9,6 +9,7 @@ import asyncio
 import json
 import re
 import uuid
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 SERVICE = "callboard"
+INSTANT = re.compile(r"\d{4}-\d\d-\d\dT")
 
 
 async def raw(bus: Client, verb: str) -> dict[str, Any]:
@@ -36,7 +38,20 @@ def contains(shown: Any, served: Any) -> bool:  # noqa: ANN401 - any JSON value
         return isinstance(shown, dict) and all(contains(shown.get(name), value) for name, value in served.items())
     if isinstance(served, list):
         return isinstance(shown, list) and len(shown) == len(served) and all(map(contains, shown, served))
-    return bool(shown == served)
+    return bool(shown == served) or same_instant(shown, served)
+
+
+def same_instant(shown: Any, served: Any) -> bool:  # noqa: ANN401 - any JSON value
+    """Whether both say one instant: the command writes it anew, without the zeros at the end of its fraction."""
+    if not (isinstance(shown, str) and isinstance(served, str) and INSTANT.match(shown) and INSTANT.match(served)):
+        return False
+    return datetime.fromisoformat(shown) == datetime.fromisoformat(served)
+
+
+def test_an_instant_is_the_same_with_fewer_digits() -> None:
+    assert contains({"started": "2026-11-23T10:20:30.12Z"}, {"started": "2026-11-23T10:20:30.120Z"})
+    assert not contains({"started": "2026-11-23T10:20:30.12Z"}, {"started": "2026-11-23T10:20:30.121Z"})
+    assert not contains({"version": "1.10"}, {"version": "1.1"})
 
 
 def rows(table: str) -> list[list[str]]:
