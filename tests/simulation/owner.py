@@ -182,7 +182,8 @@ class Owner:
                 self._handle(ev.TimeAdvanced(), now_ms)
         if not self.hand.is_busy:
             self._write(now_ms)
-        self._do_effects()
+        if self._effects:
+            self._world.after(0, lambda: self.replica.run(self._do_effects))
         if not self.is_over:
             self._set_alarm()
 
@@ -285,7 +286,7 @@ class Owner:
     # Effects.
 
     def _do_effects(self) -> None:
-        while self._effects and self.trust.holds:
+        while self._effects and self.trust.holds and not self.is_over:
             if not self.replica.passes("sending", partial(self._perform, self._effects.popleft())):
                 return
 

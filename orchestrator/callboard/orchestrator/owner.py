@@ -303,7 +303,9 @@ class PoolOwner:
             self._take_events(now_ms)
         if not self._writer.is_busy:
             self._write(now_ms)
-        self._do_effects()
+        if self._effects:
+            # Behind the commit that may just have begun: the database works while we tell of the one before.
+            asyncio.get_running_loop().call_soon(self._do_effects)
         self._set_alarm()
 
     @property
@@ -428,7 +430,7 @@ class PoolOwner:
     def _do_effects(self) -> None:
         missing: list[SendOffer] = []
         finished: list[str] = []
-        while self._effects and self._trust.holds:
+        while self._effects and self._trust.holds and self._lost is None:
             effect = self._effects.popleft()
             if isinstance(effect, SendOffer):
                 fresh = self._fresh.get(effect.task_id)
