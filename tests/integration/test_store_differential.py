@@ -148,7 +148,7 @@ class Stream:
         answers: list[Any] = []
         for store, lease in zip(self.stores, leases, strict=True):
             try:
-                events = told(*changes.tasks, agents=b"agents" if changes.agents else None)
+                events = told(*changes.tasks, agents=b"{}" if changes.agents else None)
                 published = Published(NOWHERE, Place(lease.epoch, number - 3)) if number % 4 == 0 else NOTHING_PUBLISHED
                 committed = await store.commit(
                     lease, number, changes, lease_ms=LEASE_MS, events=events, published=published

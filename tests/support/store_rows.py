@@ -272,7 +272,8 @@ def line_of(change: TaskChange) -> bytes:
 
 async def kept_lines(store: Store, pool: str = POOL) -> list[tuple[Place, list[bytes]]]:
     """What the outbox holds, by batches; within one the order says nothing."""
-    return [(row.place, sorted(row.lines.split(b"\n"))) for row in await store.outbox(pool, NOWHERE, limit=1_000)]
+    rows = await store.outbox(pool, NOWHERE, limit=1_000)
+    return [(row.place, sorted(row.lines.split(b"\n"))) for row in rows if row.lines]
 
 
 async def own(store: Store, pool: str = POOL, *, holder: str = "holder-1", lease_ms: int = LEASE_MS) -> Owner:

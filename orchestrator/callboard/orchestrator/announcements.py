@@ -30,4 +30,4 @@ def changes_in(lines: bytes) -> list[Change]:
         msgspec.MsgspecError: that is not what was written.
     """
     # JSON has no line breaks outside of its strings, and strings escape theirs.
-    return [Change.read(line) for line in lines.split(b"\n")]
+    return [Change.read(line) for line in lines.split(b"\n") if line]

@@ -8,7 +8,7 @@ Rules:
   (the cached plan of the join alone scans the table; see `connections.WRITING`).
 - Updates and deletions carry the state and attempt that the batch before left: what does not match is not written.
 - A new task with a key is inserted only if the key was free, or is free again.
-- What is told of a task goes with its row: only what was written is in the outbox.
+- What is told goes in one piece, with the tasks beside it that were not written: what is told of those is not so.
 """
 
 from __future__ import annotations
@@ -40,14 +40,13 @@ class Head:
 class Part:
     """Rows to write. `{rows}` stands for the arrays unnested as `x`, `{ids}` for the array of the first column.
 
-    `written` is the name of the sub-statement that returns a row for each task written, `told` of the one that has
-    its `events`. `{told}` stands for what all parts of the statement tell.
+    `written` is the name of the sub-statement that returns the `id` of each task written. `{unwritten}` stands for the
+    ids of all the others.
     """
 
     columns: tuple[tuple[str, str], ...]
     sql: str
     written: str | None = None
-    told: str | None = None
 
 
 TAKE: Final = Head(
@@ -86,7 +85,6 @@ _FOR_LIFE: Final = (
     ("concurrency_limit", "bigint"),
     ("is_keyed", "boolean"),
 )
-_EVENTS: Final = (("events", "bytea"),)
 _STANDING: Final = (
     ("state", "text"),
     ("version", "bigint"),
@@ -138,7 +136,7 @@ _NO_CLAIMS: Final = """
 claimed AS (SELECT NULL::uuid AS task_id WHERE false)"""
 
 INSERTS: Final = Part(
-    _FOR_LIFE + _STANDING + _LIVING + _EVENTS,
+    _FOR_LIFE + _STANDING + _LIVING,
     """
 born AS (
     SELECT x.* FROM {rows} WHERE NOT x.is_keyed OR x.id IN (SELECT task_id FROM claimed)
@@ -158,14 +156,13 @@ inserted AS (
         x.progress, x.scores,
         coalesce(string_to_array(x.ended, E'\\n'), '{}'), lease.epoch, lease.batch
     FROM lease, born AS x
-    RETURNING 1
+    RETURNING id
 )""",
     written="inserted",
-    told="born",
 )
 
 BIRTHS_AND_DEATHS: Final = Part(
-    _FOR_LIFE + _STANDING + _ENDING + _EVENTS,
+    _FOR_LIFE + _STANDING + _ENDING,
     """
 brief AS (
     SELECT x.* FROM {rows} WHERE NOT x.is_keyed OR x.id IN (SELECT task_id FROM claimed)
@@ -177,15 +174,14 @@ passed AS (
         x.attempt, x.agent_id, x.incarnation, x.started_ms, x.updated_ms, x.reason, x.progress,
         coalesce(string_to_array(x.ended, E'\\n'), '{}'), x.finished_ms, x.result, x.error, lease.epoch, lease.batch
     FROM lease, brief AS x
-    RETURNING 1
+    RETURNING id
 )""",
     written="passed",
-    told="brief",
 )
 """Tasks that are new and final at once."""
 
 UPDATES: Final = Part(
-    _GUARD + _STANDING + _LIVING + _EVENTS,
+    _GUARD + _STANDING + _LIVING,
     """
 updated AS (
     UPDATE task t SET
@@ -197,14 +193,13 @@ updated AS (
     FROM lease, {rows}
     WHERE t.id = ANY({ids}) AND t.id = x.id AND t.pool = lease.pool
         AND t.state = x.was_state AND t.attempt = x.was_attempt
-    RETURNING x.events
+    RETURNING t.id
 )""",
     written="updated",
-    told="updated",
 )
 
 FINISHES: Final = Part(
-    _GUARD + _STANDING + _ENDING + _EVENTS,
+    _GUARD + _STANDING + _ENDING,
     """
 finished AS (
     DELETE FROM task t USING lease, {rows}
@@ -213,7 +208,7 @@ finished AS (
     RETURNING
         t.id, t.pool, t.type, t.priority, t.created_ms, t.spec, t.payload, t.retry_of, x.state, x.version, x.attempt,
         x.agent_id, x.incarnation, x.started_ms, x.updated_ms, x.reason, x.progress, {attempts} AS attempts,
-        x.finished_ms, x.result, x.error, lease.epoch, lease.batch, x.events
+        x.finished_ms, x.result, x.error, lease.epoch, lease.batch
 ),
 kept AS (
     INSERT INTO task_history ({history}) SELECT {history} FROM finished
@@ -223,7 +218,6 @@ released AS (
     WHERE k.task_id = ANY({ids}) AND k.task_id = finished.id
 )""",
     written="finished",
-    told="finished",
 )
 
 AGENTS: Final = Part(
@@ -325,21 +319,17 @@ dropped AS (
 )
 
 TOLD: Final = Part(
-    _EVENTS,
+    (("events", "bytea"),),
     """
 told AS (
-    INSERT INTO event_outbox AS o (pool, epoch, batch, at_ms, events)
-    SELECT lease.pool, lease.epoch, lease.batch, lease.now_ms, all_told.events
-    FROM lease, (
-        SELECT string_agg(each.events, '\\x0a'::bytea) AS events
-        FROM (SELECT x.events FROM {rows}{told}) AS each WHERE each.events IS NOT NULL
-    ) AS all_told
-    WHERE all_told.events IS NOT NULL
+    INSERT INTO event_outbox AS o (pool, epoch, batch, at_ms, events, unwritten)
+    SELECT lease.pool, lease.epoch, lease.batch, lease.now_ms, x.events, {unwritten} FROM lease, {rows}
     -- A batch that is halved for a bad row tells what it has to tell in pieces.
-    ON CONFLICT (pool, epoch, batch) DO UPDATE SET events = o.events || '\\x0a'::bytea || excluded.events
+    ON CONFLICT (pool, epoch, batch) DO UPDATE SET
+        events = o.events || excluded.events, unwritten = o.unwritten || excluded.unwritten
 )""",
 )
-"""The outbox's row of this batch. The rows of this part are what is told of agents."""
+"""The outbox's row of this batch: all that it tells, see `outbox.pressed`."""
 
 PUBLISHED: Final = Part(
     (("places", "bigint"),),
@@ -363,12 +353,22 @@ def statement(head: Head, parts: tuple[Part, ...]) -> str:
     if CLAIMS not in parts and (INSERTS in parts or BIRTHS_AND_DEATHS in parts):
         texts.append(_NO_CLAIMS)
     first = head.parameters + 1
-    told = "".join(f" UNION ALL SELECT events FROM {part.told}" for part in parts if part.told is not None)  # noqa: S608 - names from the parts above
+    ids: list[str] = []
     for part in parts:
-        texts.append(_numbered(part, first).replace("{told}", told))
+        if part.written is not None:
+            ids.append(f"${first}::uuid[]")
+        texts.append(_numbered(part, first).replace("{unwritten}", _unwritten(ids, parts)))
         first += len(part.columns)
     counts = [f"(SELECT count(*) FROM {part.written})" for part in parts if part.written is not None]  # noqa: S608 - names from the parts above
     return f"WITH{','.join(texts)}\nSELECT now_ms, {' + '.join(counts) or '0'} AS written FROM lease"
+
+
+def _unwritten(ids: list[str], parts: tuple[Part, ...]) -> str:
+    """Those of `ids`, which are arrays, that no part has written."""
+    if not ids:
+        return "'{}'::uuid[]"
+    written = " UNION ALL ".join(f"SELECT id FROM {part.written}" for part in parts if part.written is not None)  # noqa: S608 - names from the parts above
+    return f"ARRAY(SELECT u.id FROM unnest({' || '.join(ids)}) AS u(id) WHERE u.id NOT IN ({written}))"  # noqa: S608 - the same
 
 
 def _numbered(part: Part, first: int) -> str:

@@ -10,6 +10,7 @@ import msgspec
 
 from callboard.orchestrator.core.changes import Changes
 from callboard.orchestrator.store import batch
+from callboard.orchestrator.store.outbox import pressed
 from callboard.orchestrator.store.port import NO_EVENTS, NOTHING_PUBLISHED
 
 if TYPE_CHECKING:
@@ -38,27 +39,27 @@ def rows_of(changes: Changes, events: Events = NO_EVENTS, published: Published =
     updates: list[tuple[Any, ...]] = []
     finishes: list[tuple[Any, ...]] = []
     claimed: set[tuple[str, str]] = set()
-    told = events.tasks
+    lines = [] if events.agents is None else [events.agents]
     for change in changes.tasks:
         new, ending = change.new, change.ending
-        lines = (told.get(change.columns.task_id),)
-        if new is None:
-            if ending is None:
-                updates.append(_guard(change) + _standing(change) + _living(change.columns) + lines)
-            else:
-                finishes.append(_guard(change) + _standing(change) + _ending(ending) + lines)
-            continue
-        if new.key_scope is not None and new.key is not None:
+        if new is not None and new.key_scope is not None and new.key is not None:
             # Within a batch the first task gets the key; one row cannot be claimed twice in a statement.
             if (new.key_scope, new.key) in claimed:
                 continue
             claimed.add((new.key_scope, new.key))
             finished_ms = None if ending is None else ending.finished_ms
             claims.append((new.task_id, new.key_scope, new.key, new.digest, new.created_ms, finished_ms))
-        if ending is None:
-            inserts.append(_for_life(new) + _standing(change) + _living(change.columns) + lines)
+        if change.columns.task_id in events.tasks:
+            lines.append(events.tasks[change.columns.task_id])
+        if new is None:
+            if ending is None:
+                updates.append(_guard(change) + _standing(change) + _living(change.columns))
+            else:
+                finishes.append(_guard(change) + _standing(change) + _ending(ending))
+        elif ending is None:
+            inserts.append(_for_life(new) + _standing(change) + _living(change.columns))
         else:
-            births_and_deaths.append(_for_life(new) + _standing(change) + _ending(ending) + lines)
+            births_and_deaths.append(_for_life(new) + _standing(change) + _ending(ending))
     # Forgotten and back again within a batch: it is back.
     present = {row.agent_id for row in changes.agents}
     pairs: tuple[tuple[Part, Iterable[tuple[Any, ...]]], ...] = (
@@ -78,7 +79,7 @@ def rows_of(changes: Changes, events: Events = NO_EVENTS, published: Published =
         (batch.ENDED_DIALOGUES, [(row.task_id,) for row in changes.dialogues if row.dialogue is None]),
         (batch.KEPT_HOLDS, changes.kept_holds),
         (batch.DROPPED_HOLDS, [hold[:-1] for hold in changes.dropped_holds]),
-        (batch.TOLD, [(events.agents,)] if events else []),
+        (batch.TOLD, [(pressed(lines),)] if lines else []),
         (batch.PUBLISHED, [] if published == NOTHING_PUBLISHED else [(n,) for place in published for n in place]),
     )
     filled = [(part, rows) for part, rows in pairs if rows]

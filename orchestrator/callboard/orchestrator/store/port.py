@@ -122,7 +122,10 @@ NOTHING_PUBLISHED: Final = Published(NOWHERE, NOWHERE)
 
 
 class OutboxRow(NamedTuple):
-    """The events of one batch that are not known to be published, as lines; `at_ms` is when it was written."""
+    """The events of one batch that are not known to be published; `at_ms` is when it was written.
+
+    `lines` as in `Events`; empty when nothing of what it tells was written.
+    """
 
     place: Place
     at_ms: int

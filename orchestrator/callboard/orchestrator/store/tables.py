@@ -172,5 +172,6 @@ event_outbox: Final = Table(
     _required("batch", BigInteger, key=True),
     _required("at_ms", BigInteger),
     _required("events", LargeBinary),
+    _required("unwritten", ARRAY(Uuid(as_uuid=False))),
 )
-"""The events of batches that are not known to be published: lines of JSON."""
+"""The events of batches that are not known to be published, compressed; `unwritten` are tasks that they are not of."""

@@ -17,6 +17,7 @@ CREATE TABLE event_outbox (
     batch bigint NOT NULL,
     at_ms bigint NOT NULL,
     events bytea NOT NULL CHECK (octet_length(events) > 0),
+    unwritten uuid[] NOT NULL,
     PRIMARY KEY (pool, epoch, batch)
 ) WITH (
     -- Every row lives for a moment: nearly all are dead, and vacuum must not wait for a share of those that live.
@@ -32,7 +33,7 @@ CREATE TABLE event_outbox (
 
 
 def upgrade() -> None:
-    """Make the table; what lives for a moment is not worth compressing."""
+    """Make the table; its events come compressed."""
     op.execute(_OUTBOX)
     op.execute("ALTER TABLE event_outbox ALTER COLUMN events SET STORAGE EXTERNAL")
 
