@@ -81,6 +81,13 @@ CORE: Final = (
         tests=(f"{_UNIT}_dialogues.py",),
     ),
     Mutant(
+        safeguard="what was reported occupies no slot when it is listed late",
+        path=f"{_CORE}/holds.py",
+        old="    agent.reported[held] = None\n",
+        new="",
+        tests=(f"{_UNIT}_agents.py",),
+    ),
+    Mutant(
         safeguard="an answer is sent until it is acknowledged",
         path=f"{_CORE}/dialogues.py",
         old="    if pool.is_committed(task.changed_in):\n        pool.at_once.append(effect)\n",
@@ -306,10 +313,10 @@ CORE: Final = (
         tests=(f"{_UNIT}_offers.py", f"{_UNIT}_batches.py", f"{_UNIT}_outcomes.py"),
     ),
     Mutant(
-        safeguard="a batch full of what waits for a ride is written without one",
+        safeguard="what is told is written with it",
         path=f"{_CORE}/pool.py",
-        old="        if len(self.dirty) >= self.settings.batch_tasks:\n",
-        new="        if len(self.dirty) < 0:\n",
+        old="        if said.task_id in self.dirty:\n",
+        new="        if said.task_id:\n",
         tests=(f"{_UNIT}_batches.py",),
     ),
     # Budgets and sickness.

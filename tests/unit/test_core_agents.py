@@ -53,6 +53,7 @@ class TestRegister:
         task_id = running(rig)
         rig.registered(running=[claim(task_id)])
         rig.registered()
+        rig.wait(200)
         assert (rig.state(task_id), rig.task(task_id).attempt) == ("running", 1)
 
     def test_fewer_slots_than_attempts_take_nothing_away(self) -> None:
@@ -209,6 +210,28 @@ class TestHeartbeat:
         assert rig.state(waiting) == "queued"
         rig.beat("a")
         assert rig.state(waiting) == "assigned"
+
+    def test_what_it_has_reported_keeps_no_slot_though_a_heartbeat_on_its_way_lists_it(self) -> None:
+        rig = Rig()
+        rig.registered(slots=2)
+        done, failed = running(rig), running(rig)
+        rig.complete(done)
+        rig.fail(failed)
+        waiting = [rig.submit(), rig.submit()]
+        assert {rig.state(task_id) for task_id in waiting} == {"assigned"}
+        for task_id in waiting:
+            rig.accept(task_id)
+            rig.complete(task_id)
+        assert rig.beat("a", *((task_id, 1) for task_id in [done, failed, *waiting])).cancel == []
+        rig.registered(slots=2, running=[claim(task_id) for task_id in waiting])
+        assert [rig.state(rig.submit()) for _ in range(2)] == ["assigned", "assigned"]
+
+    def test_no_more_is_kept_of_what_it_reported_than_can_be_listed(self) -> None:
+        rig = Rig()
+        agent_id = rig.registered(slots=2).agent_id
+        for _ in range(9):
+            rig.complete(running(rig))
+        assert len(rig.pool_agent(agent_id).reported) == 4
 
     def test_nothing_is_cancelled_because_of_an_uncommitted_change(self) -> None:
         rig = Rig()

@@ -42,16 +42,37 @@ def test_running_is_written_with_a_flush_when_nothing_else_comes() -> None:
     assert [effect.event.state for effect in rig.take(do.PublishTask)] == [TaskState.RUNNING]
 
 
-def test_a_batch_full_of_what_waits_for_a_ride_needs_none() -> None:
-    """Else an owner that takes nothing in until its batch is written would wait for ever: nothing would be."""
-    rig = Rig(CoreSettings(batch_tasks=3))
+def test_running_is_neither_written_nor_told_with_what_is_written_of_others() -> None:
+    rig = Rig()
     rig.registered(slots=3)
-    tasks = [rig.submit() for _ in range(3)]
-    for task_id in tasks[:2]:
-        rig.accept(task_id)
-    assert {rig.state(task_id) for task_id in tasks} == {"assigned"}
-    rig.accept(tasks[2])
-    assert {rig.state(task_id) for task_id in tasks} == {"running"}
+    first = rig.submit()
+    rig.accept(first)
+    second = rig.submit()
+    assert (rig.state(first), rig.state(second)) == ("assigned", "assigned")
+    assert TaskState.RUNNING not in [effect.event.state for effect in rig.take(do.PublishTask)]
+    assert rig.batches[-1].counts[TaskState.ASSIGNED] == len([first, second])
+    rig.wait(199)
+    rig.accept(second)
+    rig.wait(1)
+    assert (rig.state(first), rig.state(second)) == ("running", "assigned")
+    rig.wait(199)
+    assert rig.state(second) == "running"
+
+
+def test_running_is_told_with_the_end_that_comes_sooner_and_before_it() -> None:
+    rig = Rig()
+    rig.registered()
+    task_id = rig.submit()
+    rig.accept(task_id)
+    rig.take(do.PublishTask)
+    rig.complete(task_id)
+    (change,) = rig.last_changes().tasks
+    assert change.guard == (TaskState.ASSIGNED, 1)
+    told = [(effect.event.state, effect.event.version) for effect in rig.take(do.PublishTask)]
+    assert told == [(TaskState.RUNNING, 3), (TaskState.SUCCEEDED, 4)]
+    before = len(rig.batches)
+    rig.wait(1_000)
+    assert not any(batch.changes for batch in rig.batches[before:])
 
 
 def test_inserted_and_finished_in_one_batch_it_goes_to_the_history_straight() -> None:

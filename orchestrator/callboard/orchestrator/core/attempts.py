@@ -191,5 +191,4 @@ def on_progress(pool: Pool, event: ProgressReported, now_ms: int) -> None:
     task.progress = event.progress
     if task.progress_timeout_ms is not None and task.state is TaskState.RUNNING:
         pool.timers.set(Clock.PROGRESS_LIMIT, task.task_id, now_ms + task.progress_timeout_ms)
-    pool.lazy[task.task_id] = task
-    pool.flush_by(now_ms + pool.settings.progress_write_ms)
+    pool.touch_lazily(task, now_ms, pool.settings.progress_write_ms)

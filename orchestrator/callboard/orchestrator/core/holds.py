@@ -2,7 +2,7 @@
 
 Rules:
 - An attempt takes a slot, and its task's key, when it is assigned. Both are free again when the agent declines, has its
-  report answered, leaves, or no longer lists the attempt (protocol, section 3).
+  report answered, leaves, or no longer lists the attempt (protocol, section 3). What was reported is listed in vain.
 - An attempt that is over and not yet given back is written down with its key, so that a new owner counts it too.
 - When an agent's lease is over, its keys are free though it may still run: else a dead agent would keep them.
 """
@@ -37,6 +37,21 @@ def give_back(pool: Pool, agent: Agent | None, held: Held) -> None:
     if agent is not None and agent.holds.pop(held, None) is not None:
         _release_key(pool, agent, held)
         pool.queue.update_room(agent)
+
+
+def give_back_reported(pool: Pool, agent: Agent | None, held: Held) -> None:
+    """Free the slot of an attempt whose agent has reported how it ended, for good.
+
+    A heartbeat that was on its way lists it still: the agent does, until it has the answer. Who took that at its word
+    would keep an idle agent for a busy one until the heartbeat after.
+    """
+    if agent is None:
+        return
+    agent.reported[held] = None
+    # What is listed and reported is no more than the agent could run, and among the last of what it reported.
+    while len(agent.reported) > 2 * agent.slots:
+        del agent.reported[next(iter(agent.reported))]
+    give_back(pool, agent, held)
 
 
 def keep_only(pool: Pool, agent: Agent, listed: Iterable[Held]) -> None:

@@ -162,9 +162,9 @@ def _timers_fit_the_states(pool: Pool) -> Iterator[str]:
         ):
             if needed and not pool.timers.is_set(clock, agent.agent_id):
                 yield f"no {clock.name} for {_agent(agent)}"
-    rides = bool(pool.lazy) or (bool(pool.dirty or pool.dirty_dialogues) and not pool.is_urgent)
-    if rides and not pool.timers.is_set(Clock.FLUSH, ""):
-        yield "what waits for a ride has no flush"
+    waits = any(pool.lazy) or (bool(pool.dirty_dialogues) and not pool.is_urgent)
+    if waits and not pool.timers.is_set(Clock.FLUSH, ""):
+        yield "what waits to be written has no flush"
 
 
 def _task_timers(task: Task) -> Iterator[tuple[Clock, str]]:
@@ -193,12 +193,16 @@ def _counts_match(pool: Pool) -> Iterator[str]:
 
 
 def _nothing_is_unwritten(pool: Pool) -> Iterator[str]:
-    """What differs from its row is in the batch being decided, with the row's guard."""
+    """What differs from its row is in the batch being decided, with the row's guard, or waits to be."""
     for task in pool.tasks.values():
         is_dirty = task.task_id in pool.dirty
         if (task.written is None) != (task.task_id in pool.new):
             yield f"{_task(task)} is inserted or not, written {task.written}"
-        if not is_dirty and (task.written != (task.state, task.attempt) or task.unwritten_ends):
+        if (
+            task.task_id not in pool.unsaid
+            and not is_dirty
+            and (task.written != (task.state, task.attempt) or task.unwritten_ends)
+        ):
             yield f"{_task(task)} will not be written, last {task.written}"
         if task.written is not None and task.written[0].is_final and is_dirty:
             yield f"{_task(task)} is written again after its end"
@@ -207,6 +211,21 @@ def _nothing_is_unwritten(pool: Pool) -> Iterator[str]:
     for task_id, task in pool.dirty.items():
         if pool.tasks.get(task_id) is not task:
             yield f"{_task(task)} is to be written, and unknown"
+
+
+def _what_waits_is_known(pool: Pool) -> Iterator[str]:
+    """What waits to be written is in no batch, and is of a live task; what waits to be told waits with its row."""
+    lazy = set(pool.lazy)
+    for task_id in lazy & pool.dirty.keys():
+        yield f"task {task_id} is to be written, and waits to be"
+    for task_id in lazy - pool.tasks.keys():
+        yield f"task {task_id} waits to be written, and is unknown"
+    for task_id in pool.unsaid.keys() - lazy:
+        yield f"task {task_id} has something to be told, and does not wait to be written"
+    for task_id in pool.unsaid.keys() & pool.tasks.keys():
+        task = pool.tasks[task_id]
+        if (task.state, task.written) != (TaskState.RUNNING, (TaskState.ASSIGNED, task.attempt)):
+            yield f"{_task(task)} has something to be told, last written {task.written}"
 
 
 def _final_ones_leave(pool: Pool) -> Iterator[str]:
@@ -264,6 +283,7 @@ _RULES: Final[tuple[Callable[[Pool], Iterator[str]], ...]] = (
     _timers_fit_the_states,
     _counts_match,
     _nothing_is_unwritten,
+    _what_waits_is_known,
     _final_ones_leave,
     _keys_are_counted,
     _window_is_bounded,

@@ -18,9 +18,10 @@ from callboard.schemas.vocabulary import ACCEPTED_TASK_STATES, Outcome, TaskStat
 LISTINGS_TO_CRASH = 2
 
 
-def held_of(running: Iterable[AttemptRef]) -> list[Held]:
-    """The wire's list as keys, each once."""
-    return list(dict.fromkeys((ref.task_id, ref.attempt) for ref in running))
+def listed_by(agent: Agent, running: Iterable[AttemptRef]) -> list[Held]:
+    """What a message of `agent` lists, each once, less what it has reported since it wrote that."""
+    listed = dict.fromkeys((ref.task_id, ref.attempt) for ref in running)
+    return [held for held in listed if held not in agent.reported]
 
 
 def reconcile(pool: Pool, agent: Agent, listed: list[Held], now_ms: int) -> None:

@@ -13,7 +13,7 @@ from callboard.orchestrator.core.events import (
     HeartbeatReceived,
     SpawnAbandoned,
 )
-from callboard.orchestrator.core.listing import held_of, reconcile, unwanted
+from callboard.orchestrator.core.listing import listed_by, reconcile, unwanted
 from callboard.orchestrator.core.model import Agent
 from callboard.orchestrator.core.moves import end_attempt
 from callboard.orchestrator.core.pool import Pool
@@ -71,7 +71,7 @@ def on_registered(pool: Pool, event: AgentRegistered, now_ms: int) -> None:
     if message.incarnation in agent.replaced:
         pool.refuse(event.ticket, IncarnationReplacedError())
         return
-    listed = held_of(message.running or ())
+    listed = listed_by(agent, message.running or ())
     if agent.incarnation != message.incarnation:
         _replace(pool, agent, message.incarnation, listed, now_ms)
     _describe(agent, message)
@@ -164,7 +164,7 @@ def on_heartbeat(pool: Pool, event: HeartbeatReceived, now_ms: int) -> None:
         replaced = agent is not None and message.incarnation in agent.replaced
         pool.at_once.append(Refuse(event.ticket, IncarnationReplacedError() if replaced else UnknownIncarnationError()))
         return
-    listed = held_of(message.running)
+    listed = listed_by(agent, message.running)
     if message.seq > agent.seq:
         agent.seq = message.seq
         agent.seen_ms = now_ms

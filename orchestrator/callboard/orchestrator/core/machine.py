@@ -146,7 +146,7 @@ class Machine:
         pool = self.pool
         for clock, subject in pool.timers.pop_due(now_ms):
             if clock is Clock.FLUSH:
-                self._flush()
+                pool.flush(now_ms)
             elif clock is Clock.AGENDA:
                 window.on_agenda_due(pool)
             elif clock in _AGENT_CLOCKS:
@@ -157,14 +157,6 @@ class Machine:
                 task = pool.tasks.get(subject)
                 if task is not None:
                     _TASK_CLOCKS[clock](pool, task, now_ms)
-
-    def _flush(self) -> None:
-        pool = self.pool
-        for task in pool.lazy.values():
-            if not task.state.is_final:
-                pool.touch_lazily(task)
-        pool.lazy.clear()
-        pool.is_urgent = pool.is_urgent or bool(pool.dirty or pool.dirty_dialogues)
 
     def _committed(self, event: BatchCommitted, now_ms: int) -> None:
         pool = self.pool
@@ -189,7 +181,8 @@ class Machine:
             pool.queue.remove_limit(task.concurrency_key, task.concurrency_limit)
         pool.counts[task.state] -= 1
         pool.dirty.pop(task_id, None)
-        pool.lazy.pop(task_id, None)
+        pool.lazy.discard(task_id)
+        pool.unsaid.pop(task_id, None)
         pool.after_commit = [effect for effect in pool.after_commit if getattr(effect, "task_id", None) != task_id]
         pool.announcements = [said for said in pool.announcements if getattr(said, "task_id", None) != task_id]
         for clock in _TASK_CLOCKS:

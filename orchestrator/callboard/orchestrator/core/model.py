@@ -167,6 +167,8 @@ class Agent(msgspec.Struct, kw_only=True):
     seen_ms: int = 0
     holds: dict[Held, bool] = msgspec.field(default_factory=dict[Held, bool])
     """What occupies its slots; the value says whether the attempt was accepted."""
+    reported: dict[Held, None] = msgspec.field(default_factory=dict[Held, None])
+    """The attempts whose end it reported last, the oldest first; at most two for each slot."""
     skip_until_ms: int = 0
     unsupported: set[str] = msgspec.field(default_factory=set[str])
     turn: int = 0

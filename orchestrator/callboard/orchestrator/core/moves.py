@@ -33,7 +33,7 @@ def enter(pool: Pool, task: Task, now_ms: int, *, outcome: Outcome | None = None
         pool.timers.clear(Clock.DEADLINE, task.task_id)
         if task.concurrency_key is not None:
             pool.queue.remove_limit(task.concurrency_key, task.concurrency_limit)
-    pool.announcements.append(_announcement(pool, task, now_ms, outcome))
+    pool.announce(_announcement(pool, task, now_ms, outcome))
 
 
 def move(
@@ -70,8 +70,7 @@ def move(
     task.reason = reason
     task.until_ms = until_ms
     if what is Move.ACCEPTED:
-        pool.touch_lazily(task)
-        pool.flush_by(now_ms + pool.settings.running_write_ms)
+        pool.touch_lazily(task, now_ms, pool.settings.running_write_ms)
     else:
         pool.touch(task)
     enter(pool, task, now_ms, outcome=outcome)

@@ -10,9 +10,10 @@ import msgspec
 from callboard.orchestrator.core.absent import Absent
 from callboard.orchestrator.core.changes import KeyHold, NewTask
 from callboard.orchestrator.core.dice import Dice
-from callboard.orchestrator.core.effects import Announcement, Answer, Effect, Refuse
+from callboard.orchestrator.core.effects import Announcement, Answer, Effect, PublishTask, Refuse
 from callboard.orchestrator.core.events import Ticket
 from callboard.orchestrator.core.lanes import Lane
+from callboard.orchestrator.core.lazy import LazyWrites
 from callboard.orchestrator.core.model import Agent, Dialogue, Task
 from callboard.orchestrator.core.performance import Performance
 from callboard.orchestrator.core.placement import Placer
@@ -64,13 +65,14 @@ class Pool:
         self.number = 1
         self.committed = 0
         self.is_urgent = False
-        """Whether something waits for the next write; without it, writes wait for something to ride along with."""
+        """Whether the batch must be written; answers to questions wait for something to ride along with."""
         self.unsealed_bytes = 0
         """Bytes of payloads and results that wait for the next write."""
         self.new: dict[str, NewTask] = {}
         self.dirty: dict[str, Task] = {}
-        self.lazy: dict[str, Task] = {}
-        """Tasks with new progress only: written at the next flush."""
+        self.lazy = LazyWrites()
+        self.unsaid: dict[str, PublishTask] = {}
+        """What is to be told of a task that waits there; it is told with the write of its row, like all else."""
         self.dirty_agents: dict[str, Agent] = {}
         self.forgotten_agents: set[str] = set()
         self.dirty_dialogues: dict[str, Dialogue | None] = {}
@@ -124,16 +126,35 @@ class Pool:
         self.after_commit.append(Refuse(ticket, error))
 
     def touch(self, task: Task) -> None:
-        """Have `task` written with this batch."""
+        """Have `task` written with this batch, and with it what waited."""
         self.is_urgent = True
-        self.touch_lazily(task)
-
-    def touch_lazily(self, task: Task) -> None:
-        """Have `task` written with whatever is written next, at the latest with the next flush."""
         task.changed_in = self.number
         self.dirty[task.task_id] = task
-        if len(self.dirty) >= self.settings.batch_tasks:
-            self.is_urgent = True
+        self.lazy.discard(task.task_id)
+        if task.task_id in self.unsaid:
+            self.announcements.append(self.unsaid.pop(task.task_id))
+
+    def touch_lazily(self, task: Task, now_ms: int, patience_ms: int) -> None:
+        """Have `task` written with its next change, or in `patience_ms`."""
+        if task.task_id not in self.dirty:
+            self.lazy.put(task, now_ms, patience_ms)
+            self.flush_by(now_ms + patience_ms)
+
+    def announce(self, said: PublishTask) -> None:
+        """Tell of a task with the write of its row."""
+        if said.task_id in self.dirty:
+            self.announcements.append(said)
+        else:
+            self.unsaid[said.task_id] = said
+
+    def flush(self, now_ms: int) -> None:
+        """Have written what has waited long enough."""
+        for task in self.lazy.due(now_ms):
+            self.touch(task)
+        self.is_urgent = self.is_urgent or bool(self.dirty_dialogues)
+        due_ms = self.lazy.next_due_ms()
+        if due_ms is not None:
+            self.flush_by(due_ms)
 
     def flush_by(self, due_ms: int) -> None:
         """Have what waits for a ride written at `due_ms`, if nothing else comes before."""

@@ -33,7 +33,7 @@ def on_result(pool: Pool, event: ResultReported, now_ms: int) -> None:
     task.result = event.result
     pool.unsealed_bytes += len(event.result)
     end_attempt(pool, task, Outcome.SUCCEEDED, now_ms, what=Move.SUCCEEDED)
-    holds.give_back(pool, pool.agents.get(event.agent_id), (event.task_id, event.attempt))
+    holds.give_back_reported(pool, pool.agents.get(event.agent_id), (event.task_id, event.attempt))
     pool.answer(event.ticket, Recorded(recorded=True))
 
 
@@ -69,7 +69,7 @@ def _adopt_result(pool: Pool, task: Task, event: ResultReported, now_ms: int) ->
     )
     task.unwritten_ends.append(task.last_end)
     health.note(pool, event.agent_id, Outcome.SUCCEEDED, None, now_ms)
-    holds.give_back(pool, pool.agents.get(event.agent_id), (event.task_id, event.attempt))
+    holds.give_back_reported(pool, pool.agents.get(event.agent_id), (event.task_id, event.attempt))
     pool.answer(event.ticket, Recorded(recorded=True))
 
 
@@ -79,7 +79,7 @@ def on_failure(pool: Pool, event: FailureReported, now_ms: int) -> None:
     if task is None:
         return
     ended = end_attempt(pool, task, Outcome.FAILED, now_ms, error=event.error)
-    holds.give_back(pool, pool.agents.get(event.agent_id), (event.task_id, event.attempt))
+    holds.give_back_reported(pool, pool.agents.get(event.agent_id), (event.task_id, event.attempt))
     pool.answer(event.ticket, _recorded_failure(ended))
 
 
@@ -104,7 +104,7 @@ def _reported(pool: Pool, event: ResultReported | FailureReported, outcome: Outc
     if first is None and event.looked is not None:
         # The last word on an attempt counts: one that was given up may have succeeded after all.
         first = next((end for end in reversed(event.looked.ended) if _ending(event, end)), None)
-    holds.give_back(pool, agent, held)
+    holds.give_back_reported(pool, agent, held)
     if first is not None and first.outcome is outcome:
         recorded = Recorded(recorded=True) if outcome is Outcome.SUCCEEDED else _recorded_failure(first)
         pool.answer(event.ticket, recorded)

@@ -12,7 +12,7 @@ from callboard.schemas.vocabulary import WAITING_TASK_STATES, AgentState, TaskSt
 
 
 def seal(pool: Pool) -> Batch:
-    """Close the batch being decided and begin the next. Without anything urgent, lazy writes go on waiting."""
+    """Close the batch being decided and begin the next. Without anything urgent, nothing is written."""
     changes, announcements = (_changes(pool), _announcements(pool)) if pool.is_urgent else (Changes(), ())
     is_written = bool(changes) or bool(announcements)
     number = pool.number if is_written else pool.number - 1
@@ -25,13 +25,22 @@ def seal(pool: Pool) -> Batch:
         changes=changes,
         announcements=announcements,
         effects=tuple(effects),
-        counts=dict(pool.counts),
+        counts=_written_counts(pool),
     )
     pool.after_commit.clear()
     pool.submissions.clear()
     if is_written:
         pool.number += 1
     return batch
+
+
+def _written_counts(pool: Pool) -> dict[TaskState, int]:
+    """The tasks by state, as their rows say."""
+    counts = dict(pool.counts)
+    # What waits with something to be told was accepted, and its row does not say so yet.
+    counts[TaskState.RUNNING] -= len(pool.unsaid)
+    counts[TaskState.ASSIGNED] += len(pool.unsaid)
+    return counts
 
 
 def _announcements(pool: Pool) -> tuple[Announcement, ...]:

@@ -21,7 +21,7 @@ class CoreSettings:
     """An unanswered offer is repeated so long after the one before; after the last pause again, it is given up."""
     decline_skip_ms: int = 1_000
     progress_write_ms: int = 1_000
-    """Progress waits at most so long for a write to ride along with."""
+    """Progress waits at most so long to be written with another change of its task."""
     running_write_ms: int = 200
     """And so long `running`, which is told once it is written."""
     forget_agents_ms: int = 24 * 3600 * 1000
