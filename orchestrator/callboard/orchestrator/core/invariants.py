@@ -198,11 +198,8 @@ def _nothing_is_unwritten(pool: Pool) -> Iterator[str]:
         is_dirty = task.task_id in pool.dirty
         if (task.written is None) != (task.task_id in pool.new):
             yield f"{_task(task)} is inserted or not, written {task.written}"
-        if (
-            task.task_id not in pool.unsaid
-            and not is_dirty
-            and (task.written != (task.state, task.attempt) or task.unwritten_ends)
-        ):
+        is_written = task.written == (task.state, task.attempt) and not task.unwritten_ends
+        if not (is_dirty or is_written or task.task_id in pool.unsaid):
             yield f"{_task(task)} will not be written, last {task.written}"
         if task.written is not None and task.written[0].is_final and is_dirty:
             yield f"{_task(task)} is written again after its end"
