@@ -69,7 +69,7 @@ async def test_submit_sends_what_was_asked_for_with_a_key_of_its_own(
     )
     assert (answer.task_id, answer.state, answer.created) == (TASK_ID, TaskState.QUEUED, True)
     [sent] = orchestrator.requests["tasks.submit"]
-    assert len(sent.pop("key")) == 36
+    assert sent.pop("key")
     assert sent == {
         "type": "review",
         "payload": {"file": "a.py"},

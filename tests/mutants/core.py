@@ -313,7 +313,7 @@ CORE: Final = (
         tests=(f"{_UNIT}_offers.py", f"{_UNIT}_batches.py", f"{_UNIT}_outcomes.py"),
     ),
     Mutant(
-        safeguard="what is told is written with it",
+        safeguard="running is told when it is written",
         path=f"{_CORE}/pool.py",
         old="        if said.task_id in self.dirty:\n",
         new="        if said.task_id:\n",

@@ -13,8 +13,8 @@ OWNER: Final = (
     Mutant(
         safeguard="trust check before effects",
         path=f"{_SHELL}/owner.py",
-        old="        while self._effects and self._trust.holds:",
-        new="        while self._effects:",
+        old="        while self._effects and self._trust.holds and self._lost is None:",
+        new="        while self._effects and self._lost is None:",
         tests=("tests/integration/test_owner_safeguards.py",),
     ),
     Mutant(
@@ -147,8 +147,8 @@ STORE: Final = (
     Mutant(
         safeguard="row guard (Postgres)",
         path=f"{_STORE}/batch.py",
-        old="        AND t.state = x.was_state AND t.attempt = x.was_attempt\n    RETURNING x.events\n",
-        new="    RETURNING x.events\n",
+        old="        AND t.state = x.was_state AND t.attempt = x.was_attempt\n    RETURNING t.id\n",
+        new="    RETURNING t.id\n",
         tests=("tests/integration/test_store_postgres.py",),
     ),
     Mutant(
@@ -281,8 +281,15 @@ EVENTS: Final = (
     Mutant(
         safeguard="what is told is written with its change",
         path=f"{_STORE}/batch_rows.py",
-        old="(batch.TOLD, [(events.agents,)] if events else []),",
+        old="(batch.TOLD, [(pressed(lines),)] if lines else []),",
         new="(batch.TOLD, []),",
+        tests=("tests/integration/test_store_postgres.py",),
+    ),
+    Mutant(
+        safeguard="what was not written is left out of what was told",
+        path=f"{_STORE}/outbox.py",
+        old='    if not row["unwritten"]:\n',
+        new='    if row["unwritten"] is not None:\n',
         tests=("tests/integration/test_store_postgres.py",),
     ),
     Mutant(
@@ -338,12 +345,5 @@ EVENTS: Final = (
         old="        if not self._may_publish():",
         new="        if False:",
         tests=("tests/unit/test_publisher.py",),
-    ),
-    Mutant(
-        safeguard="running is told when it is written",
-        path=f"{_SHELL}/core/sealing.py",
-        old="(_changes(pool), _announcements(pool)) if pool.is_urgent else (Changes(), ())",
-        new="(_changes(pool) if pool.is_urgent else Changes(), _announcements(pool))",
-        simulated=True,
     ),
 )

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+import uuid
 
 import pytest
+import structlog
 
 from callboard.agents import Agent, TaskCancelled, TaskContext, TaskFailed
+from callboard.agents.handlers import HandlerHost, Handlers
+from callboard.agents.session.effects import StartHandler
 from callboard.agents.testing import run_handler
+from callboard.schemas.agents import Assign
 from callboard.schemas.errors import ConfigurationError
-from callboard.schemas.tasks import Progress
+from callboard.schemas.tasks import AttemptRef, Progress
+from callboard.schemas.vocabulary import TaskPriority
 
 pytestmark = pytest.mark.anyio
 
@@ -27,6 +34,46 @@ async def test_a_handler_can_be_run_without_a_server() -> None:
 async def test_a_synchronous_handler_has_a_thread_of_its_own() -> None:
     run = await run_handler(lambda _: threading.current_thread().name)
     assert run.result == "callboard-handler"
+
+
+async def test_what_a_handler_logs_says_whose_it_is_and_nothing_of_that_stays() -> None:
+    async def here(_ctx: TaskContext) -> dict[str, object]:
+        return structlog.contextvars.get_contextvars()
+
+    run = await run_handler(here, attempt=3)
+    assert run.result == (await run_handler(lambda _: structlog.contextvars.get_contextvars(), attempt=3)).result
+    assert set(run.result) == {"task_id", "attempt"}
+    assert structlog.contextvars.get_contextvars() == {}
+
+
+async def test_handlers_of_an_agent_do_not_see_one_anothers_log_context() -> None:
+    started: list[str] = []
+    both = asyncio.Event()
+    seen: dict[str, dict[str, object]] = {}
+
+    async def work(ctx: TaskContext) -> None:
+        started.append(ctx.task_id)
+        if len(started) == len(offers):
+            both.set()
+        await both.wait()
+        seen[ctx.task_id] = structlog.contextvars.get_contextvars()
+
+    handlers = Handlers()
+    handlers.add("work", work)
+    ended: asyncio.Queue[object] = asyncio.Queue()
+    host = HandlerHost(handlers, "a")
+    offers = [
+        Assign(
+            epoch=1, task_id=str(uuid.uuid4()), attempt=attempt, type="work", priority=TaskPriority.NORMAL, metadata={}
+        )
+        for attempt in (1, 2)
+    ]
+    for offer in offers:
+        host.start(StartHandler(AttemptRef(task_id=offer.task_id, attempt=offer.attempt), offer), ended.put_nowait)
+    async with asyncio.timeout(5):
+        for _ in offers:
+            await ended.get()
+    assert seen == {offer.task_id: {"task_id": offer.task_id, "attempt": offer.attempt} for offer in offers}
 
 
 async def test_an_object_with_an_asynchronous_call_is_asynchronous() -> None:

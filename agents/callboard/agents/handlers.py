@@ -113,8 +113,13 @@ class HandlerHost:
             lambda query, prompt, data: post(ev.QuestionAsked(ref, query, prompt, data)),
         )
         handler = self._handlers.find(effect.offer.type)
+        # In the handler's own variables, which end with it: there is nothing to unbind.
+        variables = contextvars.copy_context()
+        variables.run(structlog.contextvars.bind_contextvars, task_id=ref.task_id, attempt=ref.attempt)
         task = self._loop.create_task(
-            run_attempt(handler, ref, context, self._agent_id), name=f"task {ref.task_id}/{ref.attempt}"
+            run_attempt(handler, ref, context, self._agent_id),
+            name=f"task {ref.task_id}/{ref.attempt}",
+            context=variables,
         )
         self._running[ref] = task, context
         task.add_done_callback(lambda _: post(self._ended(ref)))
@@ -157,18 +162,17 @@ async def run_attempt(handler: Handler, ref: AttemptRef, context: TaskContext, a
 
 
 async def _run_attempt(handler: Handler, ref: AttemptRef, context: TaskContext) -> Ended:
-    with structlog.contextvars.bound_contextvars(task_id=ref.task_id, attempt=ref.attempt):
-        try:
-            if is_async(handler):
-                value = await handler(context)
-                return _succeeded(ref, value)
-            return await _in_thread(lambda: _succeeded(ref, handler(context)))
-        except TaskFailed as failed:
-            return ev.HandlerFailed(ref, _shortened(failed.error))
-        except Exception as error:
-            if not context.cancelled:
-                log.exception("handler failed", type=context.type)
-            return ev.HandlerFailed(ref, _shortened(TaskError(type=type(error).__name__, message=str(error))))
+    try:
+        if is_async(handler):
+            value = await handler(context)
+            return _succeeded(ref, value)
+        return await _in_thread(lambda: _succeeded(ref, handler(context)))
+    except TaskFailed as failed:
+        return ev.HandlerFailed(ref, _shortened(failed.error))
+    except Exception as error:
+        if not context.cancelled:
+            log.exception("handler failed", type=context.type)
+        return ev.HandlerFailed(ref, _shortened(TaskError(type=type(error).__name__, message=str(error))))
 
 
 def _succeeded(ref: AttemptRef, value: object) -> Ended:

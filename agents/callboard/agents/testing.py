@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
+import structlog
 
 from callboard.agents.context import TaskContext
 from callboard.agents.errors import TaskFailed
@@ -74,7 +75,8 @@ async def run_handler(
 
     loop = asyncio.get_running_loop()
     context = TaskContext(offer, progress.append, ask)
-    ended = await run_attempt(handler, AttemptRef(task_id=TASK_ID, attempt=attempt), context)
+    with structlog.contextvars.bound_contextvars(task_id=TASK_ID, attempt=attempt):
+        ended = await run_attempt(handler, AttemptRef(task_id=TASK_ID, attempt=attempt), context)
     match ended:
         case HandlerSucceeded(result=result):
             return HandlerRun(msgspec.json.decode(result), tuple(progress), tuple(questions))

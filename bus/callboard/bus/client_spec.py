@@ -1,6 +1,7 @@
 """The keyword arguments of `Client.submit`, and the task specification they make (protocol, section 4)."""
 
-import uuid
+import os
+import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TypedDict
@@ -77,7 +78,7 @@ def make_spec(task_type: str, payload: object, options: SubmitOptions) -> TaskSp
     raw = as_raw(payload, path="payload")
     if not options:
         # Most tasks ask for nothing else, and a client may submit thousands a second.
-        return TaskSpec(type=task_type, payload=raw, key=str(uuid.uuid4()))
+        return TaskSpec(type=task_type, payload=raw, key=new_key())
     fields = dict(options)
     requires = Requirements(
         role=options.get("role"),
@@ -90,11 +91,19 @@ def make_spec(task_type: str, payload: object, options: SubmitOptions) -> TaskSp
     fields["requires"] = None if requires == Requirements() else requires
     fields["prefers"] = list(options.get("prefers") or ()) or None
     fields["metadata"] = dict(options.get("metadata") or {}) or None
-    fields["key"] = options.get("key") or str(uuid.uuid4())
+    fields["key"] = options.get("key") or new_key()
     try:
         return msgspec.structs.replace(TaskSpec(type=task_type, payload=raw), **fields)
     except ValueError as error:
         raise InvalidRequestError(str(error), path="") from None
+
+
+def new_key() -> str:
+    """A key that nobody else has: the time in ms, and 80 random bits.
+
+    The time comes first so that keys made together lie together in the database's index, however large that is.
+    """
+    return f"{time.time_ns() // 1_000_000:012x}-{os.urandom(10).hex()}"
 
 
 def with_trace(spec: TaskSpec, traceparent: str | None) -> TaskSpec:

@@ -2,7 +2,6 @@
 
 import asyncio
 import builtins
-import uuid
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Final, Unpack
 
@@ -12,7 +11,7 @@ from callboard.bus import tracing
 from callboard.bus.ask import ask
 from callboard.bus.client_batches import SLICE_MS, Submits, Waits
 from callboard.bus.client_calls import DEFAULT_TIMEOUT_S, REPLY_S, Caller, Outage, within
-from callboard.bus.client_spec import SubmitOptions, as_raw, make_spec, with_trace
+from callboard.bus.client_spec import SubmitOptions, as_raw, make_spec, new_key, with_trace
 from callboard.bus.connection import Bus, BusMessage
 from callboard.schemas.codec import encode
 from callboard.schemas.errors import InvalidRequestError, OrchestratorError, OutcomeUnknownError, TaskFailedError
@@ -129,7 +128,7 @@ class TaskCalls(Caller):
             PayloadTooLargeError: they do not fit into one message.
             OutcomeUnknownError, UnavailableError: for all of them, after `timeout_s`.
         """
-        keyed = [spec if spec.key else msgspec.structs.replace(spec, key=str(uuid.uuid4())) for spec in specs]
+        keyed = [spec if spec.key else msgspec.structs.replace(spec, key=new_key()) for spec in specs]
         if tracing.is_on() and keyed:
             kinds = {spec.type for spec in keyed}
             kind = kinds.pop() if len(kinds) == 1 else "tasks"

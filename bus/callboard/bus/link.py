@@ -1,14 +1,15 @@
 """One connection to one server, used once: when it is lost it says why and is thrown away.
 
-nats-py does the handshake (TLS, nkeys, credentials), the pings and the writing. What it does after that is replaced,
-each for a reason found by running it:
+nats-py does the handshake (TLS, nkeys, credentials), the pings and the waiting for a slow server. What it does after
+that is replaced, each for a reason found by running it:
 
 - its read loop ends in silence on one malformed message, and on a PONG whose waiter gave up, while `is_connected`
   stays true: we cut and deliver frames ourselves, and whatever ends the loop loses the link;
 - it closes the client for ever on most `-ERR` lines: the server closes the connection when it means it;
 - it replays what was published while the server was away, long after it was true: nothing here reconnects, so nothing
   can be replayed; `connection.py` dials again with a fresh link;
-- its `flush` overtakes what was published before it, since the PING skips the queue.
+- its `flush` overtakes what was published before it, since the PING skips the queue;
+- its flusher, a task behind a queue, takes turns of the event loop of which a task's way has a dozen.
 
 `tests/unit/test_bus_canaries.py` fails when the internals that this rests on change.
 """
@@ -48,6 +49,8 @@ class Link(Client):
         self._frames = FrameReader(on_message, self._control)
         self._on_refused = on_refused
         self._last_complaint = ""
+        self._is_due = False
+        """Whether what is posted is written at the end of this turn."""
         self.address = ""
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """The reason, once there is no connection any more."""
@@ -106,7 +109,21 @@ class Link(Client):
             raise UnavailableError(f"NATS has left {self._pending_data_size} bytes unread: nothing was sent")
         self._pending.append(frame)
         self._pending_data_size += len(frame)
-        if self._flush_queue is not None and self._flush_queue.empty():
+        if not self._is_due:
+            self._is_due = True
+            asyncio.get_running_loop().call_soon(self._write_out)
+
+    def _write_out(self) -> None:
+        """Write what a turn of the event loop has posted; a slow server is left to the flusher, which waits for it."""
+        self._is_due = False
+        if not self._pending or not self.usable:
+            return
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None and not writer.transport.get_write_buffer_size():
+            frames, self._pending = self._pending, []
+            self._pending_data_size = 0
+            writer.write(b"".join(frames))
+        elif self._flush_queue is not None and self._flush_queue.empty():
             self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
 
     def check_size(self, size: int) -> None:

@@ -301,11 +301,14 @@ class PoolOwner:
         now_ms = self.clock.now_ms()
         if self._may_decide:
             self._take_events(now_ms)
-        if not self._writer.is_busy:
+        was_busy = self._writer.is_busy
+        if not was_busy:
             self._write(now_ms)
-        if self._effects:
-            # Behind the commit that may just have begun: the database works while we tell of the one before.
+        if self._writer.is_busy and not was_busy:
+            # Behind the commit that was just begun: the database works while we tell of the one before.
             asyncio.get_running_loop().call_soon(self._do_effects)
+        else:
+            self._do_effects()
         self._set_alarm()
 
     @property
