@@ -449,3 +449,16 @@ async def test_what_was_sent_before_close_arrives(bus: Bus, nats_server: Embedde
     await other.close()
     await bus.flush()
     assert got == [b"1"]
+
+
+async def test_what_was_sent_before_the_connection_was_given_up_arrives(bus: Bus, nats_server: EmbeddedNats) -> None:
+    """In one turn: what `send` has accepted is on its way, whatever is found out about the connection after it."""
+    arrived = asyncio.Event()
+    async with await Bus.connect(BusOptions(servers=(nats_server.url,))) as side:
+        await side.subscribe("last.word", lambda _message: arrived.set())
+        await side.flush()
+        bus.send("last.word", b"")
+        assert bus._link is not None
+        bus._link.lose("asking for the limit again")
+        async with asyncio.timeout(5):
+            await arrived.wait()

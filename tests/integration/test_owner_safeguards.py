@@ -15,6 +15,7 @@ from callboard.bus.connection import Bus
 from callboard.bus.embedded import EmbeddedNats
 from callboard.bus.options import BusOptions
 from callboard.orchestrator.clock import steady_s
+from callboard.orchestrator.core.effects import SendDrain
 from callboard.orchestrator.core.events import ObservationResumed, TimeAdvanced
 from callboard.orchestrator.store.memory import MemoryStore
 from callboard.orchestrator.store.port import StoreUnavailableError
@@ -96,6 +97,26 @@ async def test_what_was_committed_has_no_effect_when_trust_ended_meanwhile(nats_
         await client.status()  # whatever it published has come before this answer
         assert heard == ["queued"]
         await subscription.unsubscribe()
+
+
+async def test_an_effect_that_fails_behind_a_commit_ends_the_owner(nats_server: EmbeddedNats) -> None:
+    """Else it would go on without what that callback had taken; its successor begins from what is committed."""
+    async with (
+        asyncio.timeout(WITHIN_S),
+        await Bus.connect(BusOptions(servers=(nats_server.url,))) as bus,
+        keeping(bus, Watched()) as keeper,
+    ):
+        await keeper.owned.wait()
+        owner = keeper.owner
+        assert owner is not None
+        owner._effects.append(SendDrain(agent_id="a"))
+        owner.outbox._verbs[SendDrain] = _fail
+        owner._do_effects_behind()
+        assert owner.lost == "an effect could not be done"
+
+
+def _fail(_effect: SendDrain) -> None:
+    raise LookupError("a bug")
 
 
 async def test_what_was_committed_is_offered_to_nobody_when_trust_ended_meanwhile(nats_server: EmbeddedNats) -> None:

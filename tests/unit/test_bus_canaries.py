@@ -75,6 +75,7 @@ async def test_the_attributes_that_we_touch_exist() -> None:
     ):
         assert hasattr(client, name)
     assert "self._io_writer" in source(TcpTransport.__init__)
+    assert "self._io_writer.write(payload)" in source(TcpTransport.write)
 
 
 class Listener:

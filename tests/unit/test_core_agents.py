@@ -1,5 +1,6 @@
 """Register, heartbeat, listings and leave (protocol, section 3)."""
 
+import msgspec
 from tests.support.core_rig import Rig
 
 from callboard.orchestrator.core import effects as do
@@ -7,6 +8,7 @@ from callboard.orchestrator.core import events as ev
 from callboard.orchestrator.core.settings import CoreSettings
 from callboard.schemas.agents import Heartbeat, HeartbeatAnswer, Register
 from callboard.schemas.base import Nothing
+from callboard.schemas.errors import StaleAttemptError
 from callboard.schemas.tasks import AttemptRef, Requirements
 from callboard.schemas.vocabulary import AgentState, Outcome
 
@@ -225,6 +227,28 @@ class TestHeartbeat:
         assert rig.beat("a", *((task_id, 1) for task_id in [done, failed, *waiting])).cancel == []
         rig.registered(slots=2, running=[claim(task_id) for task_id in waiting])
         assert [rig.state(rig.submit()) for _ in range(2)] == ["assigned", "assigned"]
+
+    def test_what_the_process_before_reported_is_cancelled_when_its_successor_claims_it(self) -> None:
+        rig = Rig()
+        rig.registered()
+        task_id = running(rig)
+        rig.complete(task_id)
+        answer = rig.registered(incarnation="a-2", running=[claim(task_id)])
+        assert answer.cancel == [claim(task_id)]
+
+    def test_an_attempt_reported_before_it_was_known_counts_once_it_is(self) -> None:
+        """A database that forgot a batch gives the number out again."""
+        rig = Rig()
+        rig.registered()
+        other, task_id = running(rig), rig.submit()
+        early = msgspec.structs.replace(rig.reported(other), task_id=task_id, attempt=1)
+        assert isinstance(rig.report(early), StaleAttemptError)
+        rig.complete(other)
+        rig.accept(task_id)
+        for _ in range(3):
+            rig.wait(1_000)
+            rig.beat("a", (task_id, 1))
+        assert (rig.task(task_id).state, rig.task(task_id).attempt) == ("running", 1)
 
     def test_no_more_is_kept_of_what_it_reported_than_can_be_listed(self) -> None:
         rig = Rig()

@@ -250,3 +250,23 @@ def test_an_event_is_the_same_from_memory_and_from_the_table(said: Announcement,
         "data": json.loads(change.data),
     }
     assert isinstance(msgspec.json.decode(message.body, type=form), form)
+
+
+def test_a_batch_that_tells_of_nothing_that_was_written_is_forgotten_with_the_next() -> None:
+    outgoing = Outgoing(3)
+    outgoing.arrived(outgoing.last)
+    outgoing.take(1, [])
+    assert outgoing.to_forget == Published(NOWHERE, Place(3, 1))
+    outgoing.forgot(outgoing.to_forget)
+    assert outgoing.is_empty
+
+
+def test_such_a_batch_is_not_forgotten_before_what_came_before_it() -> None:
+    outgoing = Outgoing(3)
+    outgoing.arrived(outgoing.last)
+    outgoing.forgot(outgoing.to_forget)
+    outgoing.take(1, [Change.read(b'{"task_id":"t","version":1,"pool":"p","state":"queued"}')])
+    outgoing.take(2, [])
+    assert outgoing.to_forget == NOTHING_PUBLISHED
+    outgoing.arrived(Place(3, 1))
+    assert outgoing.to_forget == Published(Place(3, 0), Place(3, 1))

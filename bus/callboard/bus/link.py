@@ -116,7 +116,7 @@ class Link(Client):
     def _write_out(self) -> None:
         """Write what a turn of the event loop has posted; a slow server is left to the flusher, which waits for it."""
         self._is_due = False
-        if not self._pending or not self.usable:
+        if not self._pending:
             return
         writer = getattr(self._transport, "_io_writer", None)
         if writer is not None and not writer.transport.get_write_buffer_size():

@@ -48,8 +48,12 @@ class Outgoing:
 
     def take(self, number: int, changes: Sequence[Change]) -> None:
         """Batch `number` of this epoch is committed, and tells this."""
+        had_all = self.is_empty
         self.last = Place(self.last.epoch, number)
         if not changes:
+            # Its row, if it has one, tells of nothing that was written: it is forgotten with what came before.
+            if had_all:
+                self.published = self.last
             return
         size = sum(len(change.data) for change in changes)
         self._waiting.append(Told(self.last, changes, size))

@@ -306,7 +306,7 @@ class PoolOwner:
             self._write(now_ms)
         if self._writer.is_busy and not was_busy:
             # Behind the commit that was just begun: the database works while we tell of the one before.
-            asyncio.get_running_loop().call_soon(self._do_effects)
+            asyncio.get_running_loop().call_soon(self._do_effects_behind)
         else:
             self._do_effects()
         self._set_alarm()
@@ -429,6 +429,14 @@ class PoolOwner:
             # One owner writes, fenced; so this is a bug or a row that the database refuses: start from its truth.
             log.error("rows were not written", pool=self.lease.pool, tasks=sorted(committed.stale))
             self.lose("memory and database disagree")
+
+    def _do_effects_behind(self) -> None:
+        try:
+            self._do_effects()
+        except Exception:
+            # In a turn it would have ended the owner; that of a callback ends nobody, and what it had taken is lost.
+            log.exception("an effect could not be done", pool=self.lease.pool)
+            self.lose("an effect could not be done")
 
     def _do_effects(self) -> None:
         missing: list[SendOffer] = []

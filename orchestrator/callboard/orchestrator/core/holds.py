@@ -17,6 +17,8 @@ from callboard.orchestrator.core.pool import Pool
 def take(pool: Pool, agent: Agent, task: Task, *, accepted: bool) -> None:
     """The current attempt of `task` occupies a slot of `agent`."""
     agent.holds[task.held] = accepted
+    # A report that was ahead of a database that forgot: the number is given out again.
+    agent.reported.pop(task.held, None)
     if task.concurrency_key is not None:
         pool.keyed[agent.agent_id, *task.held] = task.concurrency_key
         pool.queue.hold_key(task.concurrency_key)

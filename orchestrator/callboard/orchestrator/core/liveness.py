@@ -71,6 +71,9 @@ def on_registered(pool: Pool, event: AgentRegistered, now_ms: int) -> None:
     if message.incarnation in agent.replaced:
         pool.refuse(event.ticket, IncarnationReplacedError())
         return
+    if agent.incarnation != message.incarnation:
+        # What the process before has reported, this one may take for unfinished.
+        agent.reported.clear()
     listed = listed_by(agent, message.running or ())
     if agent.incarnation != message.incarnation:
         _replace(pool, agent, message.incarnation, listed, now_ms)
