@@ -9,7 +9,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 import asyncpg
@@ -69,12 +69,13 @@ class Schedule:
             await asyncio.sleep(self._dice.uniform(*REST_S))
 
     async def _inject(self, kind: Kind) -> None:
-        try:
-            block, lasts_s = await kind()
-        except (LookupError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            return  # its target is away by the other fault
-        self.under_way = kind.__name__.strip("_").replace("_", " ")
-        async with block:
+        async with AsyncExitStack() as stack:
+            try:
+                block, lasts_s = await kind()
+                await stack.enter_async_context(block)
+            except (LookupError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                return  # its target is away by the other fault
+            self.under_way = kind.__name__.strip("_").replace("_", " ")
             await asyncio.sleep(lasts_s)
         self.under_way = "nothing"
 
