@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import shutil
 import sys
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,15 +15,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import structlog
 
+from callboard.orchestrator.agent_output import AgentOutput
+from callboard.orchestrator.agent_process import AgentProcess, setpriv_path
 from callboard.orchestrator.config import OrchestratorConfig, OrchestratorMode, RoleSettings
-from callboard.orchestrator.launcher import Launcher, SpawnedAgent
+from callboard.orchestrator.launcher import INHERITED, Launcher, SpawnedAgent
 from callboard.orchestrator.supervised import RestartPolicy
 from callboard.schemas.agents import SpawnAgent
 from callboard.schemas.errors import ConfigurationError, InvalidRequestError, ResourceLimitError, UnavailableError
 from callboard.schemas.vocabulary import AgentState
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
 pytestmark = pytest.mark.anyio
 
@@ -123,12 +127,25 @@ async def _stage(tmp_path: Path) -> AsyncIterator[Stage]:
             await stage.close()
 
 
+@pytest.fixture(params=["setpriv", "an interpreter"])
+def guard(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Each of the ways in which an agent is made to end with the orchestrator."""
+    if request.param == "an interpreter":
+        monkeypatch.setenv("PATH", str(tmp_path))
+    elif sys.platform != "linux" or shutil.which("setpriv") is None:
+        pytest.skip("no setpriv here: agents are started by an interpreter")
+    setpriv_path.cache_clear()
+    yield
+    setpriv_path.cache_clear()
+
+
 @pytest.fixture
 async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
     async with _stage(tmp_path) as opened:
         yield opened
 
 
+@pytest.mark.usefixtures("guard")
 async def test_spawn_answers_once_online_with_the_agreed_environment(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,6 +170,9 @@ async def test_spawn_answers_once_online_with_the_agreed_environment(
         "API_KEY": "k",
     }
     assert {name: caller.env.get(name) for name in expected} == expected
+    # The agent's own interpreter may set LC_CTYPE, by PEP 538.
+    assert set(caller.env) - {*expected, *INHERITED, "PYTHONUNBUFFERED"} <= {"LC_CTYPE"}
+    assert caller.env.get("LC_CTYPE") in {None, "C.UTF-8", os.environ.get("LC_CTYPE")}
 
 
 async def test_the_same_id_and_role_again_is_the_same_agent(stage: Stage) -> None:
@@ -301,6 +321,20 @@ async def test_what_an_agent_prints_becomes_events_of_the_log(stage: Stage) -> N
     ]
 
 
+@pytest.mark.usefixtures("guard")
+@pytest.mark.parametrize("env", [{"A": "1"}, {"LC_CTYPE": "C"}])
+async def test_a_command_gets_the_environment_to_the_letter(env: dict[str, str]) -> None:
+    lines: list[str] = []
+    process = await AgentProcess.start(
+        [shutil.which("env", path=os.defpath) or "env"],
+        env=env,
+        output=AgentOutput(on_line=lines.append, on_dropped=lambda _: None),
+    )
+    assert await process.wait() == 0
+    assert lines == [f"{name}={value}" for name, value in env.items()]
+
+
+@pytest.mark.usefixtures("guard")
 async def test_agents_end_with_a_killed_orchestrator(stage: Stage) -> None:
     parent = await asyncio.create_subprocess_exec(sys.executable, str(SUPPORT / "launching_parent.py"), str(stage.path))
     try:

@@ -1,7 +1,9 @@
 """One running process of a spawned agent.
 
-Rules (as `callboard.bus.child`, whose guard it uses, but its output is read and not kept in a file):
-- It leads a session of its own, and is told to end (SIGTERM) when the orchestrator dies, even by SIGKILL.
+Rules (as `callboard.bus.child`, but its output is read and not kept in a file):
+- It leads a session of its own, and is told to end (SIGTERM) when the orchestrator dies, even by SIGKILL. What asks the
+  kernel for that is util-linux's `setpriv` where there is one, since another interpreter, the guard of `child`, takes
+  30 ms to start.
 - When `wait` has answered, nothing of its process group is left and all that it printed was read.
 - Spawn from the event loop's thread: the parent-death signal follows the thread that spawned.
 """
@@ -11,11 +13,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
+import subprocess
 import sys
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from callboard.bus.child import DEATH_NOTICE, GUARD
+from callboard.bus.guard import UNSET
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,6 +33,9 @@ CHUNK_BYTES: Final = 16 * 1024
 LAST_WORDS_S: Final = 1.0
 """How long the output may stay open once the process and its group have ended: a descendant that left the group may
 hold it for ever."""
+
+_STILL_OURS: Final = 'test "$PPID" = "$0" || exit 126; unset PWD OLDPWD SHLVL _; exec "$@"'
+"""Whoever died before the kernel was asked is not noticed by it; and a shell has variables of its own."""
 
 
 class AgentProcess:
@@ -43,8 +52,6 @@ class AgentProcess:
         Raises:
             OSError: No process could be made. That `argv` cannot be *executed* shows as exit status 126.
         """
-        locale = "keep" if "LC_CTYPE" in env else "drop"
-        guard = [DEATH_NOTICE, str(os.getpid()), str(int(signal.SIGTERM)), "-", "-", locale]
         # A pipe of our own: asyncio's would tie `wait` to the end of the output on some versions of Python.
         read_end, write_end = os.pipe()
         reader = asyncio.StreamReader()
@@ -53,7 +60,7 @@ class AgentProcess:
         )
         try:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-I", "-S", str(GUARD), *guard, *argv,
+                *_guard(env), *argv,
                 env=dict(env), start_new_session=True, stdout=write_end, stderr=write_end,
                 stdin=asyncio.subprocess.PIPE if DEATH_NOTICE == "pipe" else asyncio.subprocess.DEVNULL,
             )  # fmt: skip
@@ -89,6 +96,27 @@ class AgentProcess:
         """SIGKILL to the whole group, at once. A group that is gone already is what was wanted."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
+
+
+def _guard(env: Mapping[str, str]) -> list[str]:
+    """What a command is put behind, to end with us."""
+    ours = str(os.getpid())
+    setpriv = setpriv_path()
+    if setpriv is not None:
+        return [setpriv, "--pdeathsig", "TERM", "/bin/sh", "-c", _STILL_OURS, ours]
+    locale = env.get("LC_CTYPE", UNSET)
+    arguments = [DEATH_NOTICE, ours, str(int(signal.SIGTERM)), UNSET, UNSET, locale]
+    return [sys.executable, "-I", "-S", str(GUARD), *arguments]
+
+
+@cache
+def setpriv_path() -> str | None:
+    """Where `setpriv` is, if it can ask for a signal at the parent's death; that of busybox cannot."""
+    path = shutil.which("setpriv") if DEATH_NOTICE == "signal" else None
+    if path is None:
+        return None
+    tried = subprocess.run([path, "--pdeathsig", "TERM", "true"], check=False, capture_output=True)  # noqa: S603 - no word of it comes from outside
+    return path if tried.returncode == 0 else None
 
 
 async def _read(reader: asyncio.StreamReader, transport: asyncio.ReadTransport, output: AgentOutput) -> None:
