@@ -1,7 +1,8 @@
-"""Reports on their way out: those that handlers ended with in one turn of the loop go together.
+"""Reports on their way out: those that handlers end with at about the same time go together.
 
 Rules:
-- How they are cut into messages: `callboard.bus.gather`. A report that is alone goes as `complete` or `fail`.
+- How they are gathered and cut into messages: `callboard.bus.gather`. A report that is alone goes as `complete` or
+  `fail`.
 - Each report is answered for itself. What refuses a batch as such, and for good, says nothing about any one of them:
   they are sent again, each alone.
 """
@@ -14,7 +15,7 @@ import msgspec
 import structlog
 
 from callboard.agents.session import events as ev
-from callboard.bus.gather import gathered
+from callboard.bus.gather import Gathering, gathered
 from callboard.schemas.agents import Complete, Fail, Recorded, Report, Reported, ReportMany, ReportManyAnswer
 from callboard.schemas.errors import OrchestratorError, from_body
 from callboard.schemas.tasks import AttemptRef
@@ -47,37 +48,36 @@ class Pending(msgspec.Struct, frozen=True):
 
 
 class Reports:
-    """Sends what is put, at the end of the turn."""
+    """Sends what is put."""
 
     def __init__(self, incarnation: str, loop: asyncio.AbstractEventLoop, ask: Ask, log: Any) -> None:  # noqa: ANN401 - structlog's bound loggers have no public type
         self._incarnation = incarnation
-        self._loop = loop
         self._ask = ask
         self._log: structlog.stdlib.BoundLogger = log
-        self._waiting: list[Pending] = []
+        self._gathering = Gathering(loop, self._send)
 
     def put(self, pending: Pending) -> None:
         """Have this report sent."""
-        if not self._waiting:
-            self._loop.call_soon(self._send)
-        self._waiting.append(pending)
+        self._gathering.put(pending)
 
-    def _send(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for batch in gathered(waiting, lambda pending: pending.size):
-            self._send_together(batch)
+    def _send(self, reports: list[Pending]) -> int:
+        batches = list(gathered(reports, lambda pending: pending.size))
+        for batch in batches:
+            if len(batch) == 1:
+                self._send_alone(batch[0], self._gathering.ended)
+            else:
+                self._send_together(batch)
+        return len(batches)
 
     def _send_together(self, batch: list[Pending]) -> None:
-        if len(batch) == 1:
-            self._send_alone(batch[0])
-            return
-
         def answered(answer: ReportManyAnswer) -> list[ev.Event]:
+            self._gathering.ended()
             if len(answer.answers) != len(batch):
                 return [self._unrecorded(pending, None) for pending in batch]
             return [self._ended(*each) for each in zip(batch, answer.answers, strict=True)]
 
         def refused(error: OrchestratorError | None) -> list[ev.Event]:
+            self._gathering.ended()
             if error is not None and not error.retryable:
                 for pending in batch:
                     self._send_alone(pending)
@@ -87,7 +87,7 @@ class Reports:
         body = ReportMany(incarnation=self._incarnation, reports=[pending.report for pending in batch])
         self._ask("report_many", body, ReportManyAnswer, batch[0].timeout_ms, answered, refused)
 
-    def _send_alone(self, pending: Pending) -> None:
+    def _send_alone(self, pending: Pending, ended: Callable[[], None] = lambda: None) -> None:
         ref, report = pending.ref, pending.report
         body: Complete | Fail = Complete(
             task_id=ref.task_id, attempt=ref.attempt, incarnation=self._incarnation, result=report.result
@@ -96,9 +96,11 @@ class Reports:
             body = Fail(task_id=ref.task_id, attempt=ref.attempt, incarnation=self._incarnation, error=report.error)
 
         def answered(answer: Recorded) -> list[ev.Event]:
+            ended()
             return [self._ended(pending, Reported(recorded=answer.recorded))]
 
         def refused(error: OrchestratorError | None) -> list[ev.Event]:
+            ended()
             return [self._unrecorded(pending, error)]
 
         self._ask("complete" if report.error is None else "fail", body, Recorded, pending.timeout_ms, answered, refused)

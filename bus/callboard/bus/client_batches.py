@@ -1,7 +1,7 @@
-"""What concurrent callers of a client ask in one turn of the event loop goes to the orchestrator together.
+"""What concurrent callers of a client ask goes to the orchestrator together.
 
 Rules:
-- Nothing waits for company: what one turn of the loop brought is sent at its end, and who is alone sends alone.
+- How submits are gathered: `gather`. A wait is sent at the end of its turn of the event loop: its answer may be far.
 - Each caller gets its own answer or error. What refuses a batch as such, and for good, says nothing about any one of
   its items: they are asked again, each alone.
 - Everyone who waits for a task shares few requests. Each is answered as soon as one of its tasks is final; those that
@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from callboard.bus.gather import gathered
+from callboard.bus.gather import Gathering, gathered
 from callboard.schemas.codec import encode
 from callboard.schemas.errors import OrchestratorError, TaskNotFoundError, from_body
 from callboard.schemas.limits import WAIT_MANY
@@ -64,27 +64,35 @@ class Submits:
     ) -> None:
         self._together = together
         self._alone = alone
-        self._waiting: list[Entry] = []
+        self._gathering: Gathering[Entry] | None = None
         self._asking = _Asking()
 
     async def submit(self, spec: TaskSpec) -> SubmitAnswer:
         """The answer to `spec`; raises what a submit of its own would."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[SubmitAnswer] = loop.create_future()
-        if not self._waiting:
-            loop.call_soon(self._send)
-        self._waiting.append((spec, encode(spec), answer))
+        if self._gathering is None:
+            self._gathering = Gathering(loop, self._send)
+        self._gathering.put((spec, encode(spec), answer))
         return await answer
 
-    def _send(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for batch in gathered(waiting, lambda entry: len(entry[1])):
-            self._asking.begin(self._ask(batch))
+    def _send(self, entries: list[Entry]) -> int:
+        batches = list(gathered(entries, lambda entry: len(entry[1])))
+        for batch in batches:
+            self._asking.begin(self._send_batch(batch))
+        return len(batches)
+
+    async def _send_batch(self, batch: list[Entry]) -> None:
+        assert self._gathering is not None  # noqa: S101 - it was what sent
+        try:
+            if len(batch) == 1:
+                await self._ask_alone(batch[0])
+            else:
+                await self._ask(batch)
+        finally:
+            self._gathering.ended()
 
     async def _ask(self, batch: list[Entry]) -> None:
-        if len(batch) == 1:
-            await self._ask_alone(batch[0])
-            return
         try:
             answer = await self._together(SubmitMany(tasks=[msgspec.Raw(data) for _, data, _ in batch]))
         except OrchestratorError as error:
