@@ -2,7 +2,7 @@
 
 import pytest
 from msgspec import Raw
-from tests.support.core_rig import POOL, Rig
+from tests.support.core_rig import POOL, Rig, done
 
 from callboard.orchestrator.recent import ENTRY_BYTES, RecentTasks
 from callboard.schemas.tasks import Backoff, TaskError, TaskSpec
@@ -44,19 +44,21 @@ def test_a_document_is_what_a_read_says(how: str) -> None:
         rig.wait(1)
     committed(rig, recent)
     assert rig.document(task_id).state.is_final
-    assert recent.take([task_id], wanted=[task_id]) == {task_id: rig.document(task_id)}
-    assert len(recent) == 0
+    assert recent.ended([task_id, "another"]) == {task_id: rig.document(task_id)}
+    assert recent.ended([task_id]), "who asks late gets it too"
+    assert recent.content(task_id) is None
 
 
-def test_what_nobody_wants_is_forgotten_all_the_same() -> None:
+def test_an_offer_carries_what_a_read_says() -> None:
     rig, recent = Rig(), RecentTasks(POOL)
-    rig.registered(slots=2)
-    tasks = [submit(rig), submit(rig)]
-    for task_id in tasks:
-        rig.complete(task_id)
+    waiting = submit(rig)
+    rig.registered()
+    rig.progress(waiting)
+    rig.fail(waiting, TaskError(message="once"))
     committed(rig, recent)
-    assert list(recent.take(tasks, wanted=tasks[:1])) == tasks[:1]
-    assert len(recent) == 0
+    assert recent.content(waiting) == done(rig.store.offers([waiting]))[waiting]
+    assert recent.ended([waiting]) == {}
+    assert recent.content("another") is None
 
 
 def test_a_task_that_was_not_seen_from_its_birth_is_not_known() -> None:
@@ -66,7 +68,8 @@ def test_a_task_that_was_not_seen_from_its_birth_is_not_known() -> None:
     rig.batches.clear()
     rig.complete(task_id)
     committed(rig, recent)
-    assert recent.take([task_id], wanted=[task_id]) == {}
+    assert recent.ended([task_id]) == {}
+    assert len(recent) == 0
 
 
 def test_a_refused_insert_is_forgotten() -> None:
@@ -90,16 +93,28 @@ def test_a_refused_insert_that_was_final_at_once_is_forgotten() -> None:
 
 
 def test_it_keeps_no_more_than_it_is_allowed_to() -> None:
-    rig, recent = Rig(), RecentTasks(POOL, most_bytes=10 * ENTRY_BYTES)
+    rig, recent = Rig(), RecentTasks(POOL, most_bytes=16 * ENTRY_BYTES)
     tasks = [submit(rig) for _ in range(50)]
     committed(rig, recent)
-    assert len(recent) <= 10
+    assert 10 <= len(recent) <= 16
     rig.registered(slots=50)
     for task_id in tasks:
         rig.complete(task_id)
     committed(rig, recent)
-    assert 1 <= len(recent.take(tasks, wanted=tasks)) <= 10
+    kept = recent.ended(tasks)
+    assert 1 <= len(kept) <= 4
     again = submit(rig)
     rig.complete(again)
     committed(rig, recent)
-    assert list(recent.take([again], wanted=[again])) == [again], "room is given back"
+    assert again in recent.ended([again]), "the last ones are kept"
+    assert len(recent) <= 4
+
+
+def test_a_result_that_is_larger_than_all_that_may_be_kept_is_read() -> None:
+    rig, recent = Rig(), RecentTasks(POOL, most_bytes=16 * ENTRY_BYTES)
+    rig.registered()
+    task_id = submit(rig)
+    rig.complete(task_id, b'"' + b"x" * 5 * ENTRY_BYTES + b'"')
+    committed(rig, recent)
+    assert recent.ended([task_id]) == {}
+    assert len(recent) == 0

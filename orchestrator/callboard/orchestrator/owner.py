@@ -110,7 +110,7 @@ class PoolOwner:
         self._beside = Beside(lease.pool)
         self._reads = Reads(store, lease.pool)
         self._recent = RecentTasks(lease.pool)
-        self.waiters = Waiters(self._reads.documents, self.spawn, most=max_waiters)
+        self.waiters = Waiters(self._recent.ended, self._reads.documents, self.spawn, most=max_waiters)
         self.outbox = Outbox(
             telemetry=telemetry,
             link=self.link,
@@ -445,10 +445,11 @@ class PoolOwner:
             effect = self._effects.popleft()
             if isinstance(effect, SendOffer):
                 fresh = self._fresh.get(effect.task_id)
-                if fresh is None:
+                content = self._recent.content(effect.task_id) if fresh is None else fresh.content
+                if content is None:
                     missing.append(effect)
                 else:
-                    self.outbox.offer(effect, fresh.content)
+                    self.outbox.offer(effect, content)
             elif isinstance(effect, LookUp):
                 self.spawn(self._reads.look_up(effect, self.post))
             elif isinstance(effect, ReadWindow):
@@ -462,7 +463,7 @@ class PoolOwner:
         self.outbox.flush()
         if finished:
             waited = self.waiters.waited_for(finished)
-            self.waiters.finished(waited, self._recent.take(finished, wanted=waited))
+            self.waiters.finished(waited, self._recent.ended(waited))
         if missing:
             self.spawn(self._reads.offer(missing, self._offer))
 

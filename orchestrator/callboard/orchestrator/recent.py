@@ -1,24 +1,34 @@
-"""Tasks from their birth to their end, as this owner's commits wrote them: who waits for one needs no read.
+"""Tasks from their birth to their end, as this owner's commits wrote them: what is asked of them needs no read.
 
 Rules:
 - What is here was committed. It is a cache: what is not here is read.
-- Payload and specification of live tasks are kept up to `most_bytes`, those that came first; a task that is not kept
-  from its birth on is not known at all.
+- Live tasks are kept up to `most_bytes` with their payload and specification, those that came first; a task that is not
+  kept from its birth on is not known at all.
+- A quarter of that more is for tasks that have ended, the last ones: whoever asks late asks soon.
 """
 
 from collections.abc import Iterable
 from typing import Final
 
-from callboard.orchestrator.core.changes import NewTask, TaskChange
+import msgspec
+
+from callboard.orchestrator.core.changes import NewTask, TaskChange, TaskColumns
 from callboard.orchestrator.core.model import EndedAttempt
 from callboard.orchestrator.store.documents import document_of
 from callboard.orchestrator.store.memory_rows import Kept, whole_of
+from callboard.orchestrator.store.port import OfferContent
 from callboard.schemas.limits import KEPT_ATTEMPTS
 from callboard.schemas.tasks import TaskDocument
 
 MOST_BYTES: Final = 16 * 1024 * 1024
 ENTRY_BYTES: Final = 1024
-"""What a task takes beside its payload and specification, about."""
+"""What a task takes beside its payload, specification and result, about."""
+
+
+class _Live(msgspec.Struct):
+    new: NewTask
+    columns: TaskColumns
+    ended: tuple[EndedAttempt, ...] = ()
 
 
 class RecentTasks:
@@ -26,14 +36,16 @@ class RecentTasks:
 
     Args:
         pool: whose tasks.
-        most_bytes: how much to keep, about.
+        most_bytes: how much to keep of live ones, about.
     """
 
     def __init__(self, pool: str, most_bytes: int = MOST_BYTES) -> None:
         self._pool = pool
-        self._most_bytes = most_bytes
-        self._bytes = 0
-        self._live: dict[str, tuple[NewTask, list[EndedAttempt]]] = {}
+        self._most_live = most_bytes
+        self._most_ended = most_bytes // 4
+        self._live_bytes = 0
+        self._ended_bytes = 0
+        self._live: dict[str, _Live] = {}
         self._ended: dict[str, Kept] = {}
 
     def __len__(self) -> int:
@@ -42,41 +54,59 @@ class RecentTasks:
     def note(self, changes: Iterable[TaskChange]) -> None:
         """These changes are committed."""
         for change in changes:
-            task_id = change.columns.task_id
-            if change.new is not None and self._bytes < self._most_bytes:
-                self._live[task_id] = change.new, []
-                self._bytes += _size(change.new)
-            known = self._live.get(task_id)
+            columns = change.columns
+            new = change.new
+            if new is not None and self._live_bytes < self._most_live:
+                self._live[columns.task_id] = _Live(new, columns)
+                self._live_bytes += _size(new)
+            known = self._live.get(columns.task_id)
             if known is None:
                 continue
-            new, ended = known
-            ended += change.ended
+            known.columns = columns
+            if change.ended:
+                known.ended = (*known.ended, *change.ended)[-KEPT_ATTEMPTS:]
             if change.ending is not None:
-                del self._live[task_id]
-                self._bytes -= _size(new)
-                self._ended[task_id] = Kept(
-                    pool=self._pool,
-                    new=new,
-                    columns=change.columns,
-                    ended=tuple(ended[-KEPT_ATTEMPTS:]),
-                    ending=change.ending,
+                del self._live[columns.task_id]
+                self._live_bytes -= _size(known.new)
+                self._keep(
+                    Kept(pool=self._pool, new=known.new, columns=columns, ended=known.ended, ending=change.ending)
                 )
+
+    def _keep(self, kept: Kept) -> None:
+        self._ended[kept.columns.task_id] = kept
+        self._ended_bytes += _size_ended(kept)
+        while self._ended_bytes > self._most_ended:
+            self._drop(next(iter(self._ended)))
+
+    def _drop(self, task_id: str) -> None:
+        kept = self._ended.pop(task_id, None)
+        if kept is not None:
+            self._ended_bytes -= _size_ended(kept)
 
     def forget(self, task_ids: Iterable[str]) -> None:
         """These tasks do not exist, or are not as they were decided."""
         for task_id in task_ids:
-            self._ended.pop(task_id, None)
+            self._drop(task_id)
             known = self._live.pop(task_id, None)
             if known is not None:
-                self._bytes -= _size(known[0])
+                self._live_bytes -= _size(known.new)
 
-    def take(self, task_ids: Iterable[str], *, wanted: Iterable[str]) -> dict[str, TaskDocument]:
-        """The documents of those `wanted` that are known; `task_ids` are final, and forgotten now."""
-        found = {task_id: self._ended[task_id] for task_id in wanted if task_id in self._ended}
-        for task_id in task_ids:
-            self._ended.pop(task_id, None)
-        return {task_id: document_of(whole_of(kept)) for task_id, kept in found.items()}
+    def ended(self, task_ids: Iterable[str]) -> dict[str, TaskDocument]:
+        """The documents of those of these tasks that are known to be final."""
+        ended = self._ended
+        return {task_id: document_of(whole_of(ended[task_id])) for task_id in task_ids if task_id in ended}
+
+    def content(self, task_id: str) -> OfferContent | None:
+        """What an offer of this task carries, if it is known."""
+        known = self._live.get(task_id)
+        if known is None:
+            return None
+        return OfferContent(spec=known.new.spec, payload=known.new.payload, progress=known.columns.progress)
 
 
 def _size(new: NewTask) -> int:
     return len(new.payload) + len(new.spec) + ENTRY_BYTES
+
+
+def _size_ended(kept: Kept) -> int:
+    return _size(kept.new) + (0 if kept.ending is None else len(kept.ending.result or b""))

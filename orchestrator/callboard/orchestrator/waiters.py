@@ -13,6 +13,7 @@ from callboard.schemas.tasks import TaskDocument
 
 Read = Callable[[list[str]], Awaitable[dict[str, TaskDocument]]]
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
+Known = Callable[[Iterable[str]], Mapping[str, TaskDocument]]
 Found = Mapping[str, TaskDocument | None]
 """What was read of a caller's tasks; `None`: there is no such task."""
 
@@ -68,12 +69,14 @@ class Waiters:
     """The waiting callers of one pool, by task.
 
     Args:
+        known: documents of those tasks that are known to be final, by task id, without reading.
         read: documents by task id; missing tasks are left out.
         spawn: runs a coroutine beside the caller.
         most: how many tasks may be waited for, each as often as somebody waits for it.
     """
 
-    def __init__(self, read: Read, spawn: Spawn, *, most: int) -> None:
+    def __init__(self, known: Known, read: Read, spawn: Spawn, *, most: int) -> None:
+        self._known = known
         self._read = read
         self._spawn = spawn
         self._most = most
@@ -100,6 +103,10 @@ class Waiters:
         self._add(CallerOfMany(request, tuple(dict.fromkeys(task_ids))), timeout_ms, look)
 
     def _add(self, caller: Caller, timeout_ms: int, look: list[str]) -> None:
+        ended = self._known(look)
+        if ended:
+            caller.answer(ended)
+            return
         if self._count + len(caller.task_ids) > self._most:
             raise ResourceLimitError(f"{self._count} tasks are waited for", retry_after_ms=1000, limit=self._most)
         for task_id in caller.task_ids:
