@@ -2,9 +2,10 @@
 
 Rules:
 - What is here was committed. It is a cache: what is not here is read.
-- Live tasks are kept up to `most_bytes` with their payload and specification, those that came first; a task that is not
-  kept from its birth on is not known at all.
-- A quarter of that more is for tasks that have ended, the last ones: whoever asks late asks soon.
+- Live tasks are kept with their payload and specification, those that came first; a task that is not kept from its birth
+  on is not known at all. Those that had to wait have room of their own: a deep queue must not keep out the tasks that
+  begin at once and are over soon.
+- Of the tasks that have ended the last ones are kept: whoever asks late asks soon.
 """
 
 from collections.abc import Iterable
@@ -20,14 +21,21 @@ from callboard.orchestrator.store.port import OfferContent
 from callboard.schemas.limits import KEPT_ATTEMPTS
 from callboard.schemas.tasks import TaskDocument
 
-MOST_BYTES: Final = 16 * 1024 * 1024
+MOST_BYTES: Final = 8 * 1024 * 1024
 ENTRY_BYTES: Final = 1024
 """What a task takes beside its payload, specification and result, about."""
+
+
+class _Room(msgspec.Struct):
+    """What is taken of a room."""
+
+    bytes: int = 0
 
 
 class _Live(msgspec.Struct):
     new: NewTask
     columns: TaskColumns
+    room: _Room
     ended: tuple[EndedAttempt, ...] = ()
 
 
@@ -36,14 +44,14 @@ class RecentTasks:
 
     Args:
         pool: whose tasks.
-        most_bytes: how much to keep of live ones, about.
+        most_bytes: how much to keep of live ones that had to wait, and of the others; half of that of ended ones. About.
     """
 
     def __init__(self, pool: str, most_bytes: int = MOST_BYTES) -> None:
         self._pool = pool
-        self._most_live = most_bytes
-        self._most_ended = most_bytes // 4
-        self._live_bytes = 0
+        self._most_bytes = most_bytes
+        self._most_ended = most_bytes // 2
+        self._waited, self._began = _Room(), _Room()
         self._ended_bytes = 0
         self._live: dict[str, _Live] = {}
         self._ended: dict[str, Kept] = {}
@@ -56,9 +64,11 @@ class RecentTasks:
         for change in changes:
             columns = change.columns
             new = change.new
-            if new is not None and self._live_bytes < self._most_live:
-                self._live[columns.task_id] = _Live(new, columns)
-                self._live_bytes += _size(new)
+            if new is not None:
+                room = self._waited if columns.agent_id is None else self._began
+                if room.bytes < self._most_bytes:
+                    self._live[columns.task_id] = _Live(new, columns, room)
+                    room.bytes += _size(new)
             known = self._live.get(columns.task_id)
             if known is None:
                 continue
@@ -67,7 +77,7 @@ class RecentTasks:
                 known.ended = (*known.ended, *change.ended)[-KEPT_ATTEMPTS:]
             if change.ending is not None:
                 del self._live[columns.task_id]
-                self._live_bytes -= _size(known.new)
+                known.room.bytes -= _size(known.new)
                 self._keep(
                     Kept(pool=self._pool, new=known.new, columns=columns, ended=known.ended, ending=change.ending)
                 )
@@ -89,7 +99,7 @@ class RecentTasks:
             self._drop(task_id)
             known = self._live.pop(task_id, None)
             if known is not None:
-                self._live_bytes -= _size(known.new)
+                known.room.bytes -= _size(known.new)
 
     def ended(self, task_ids: Iterable[str]) -> dict[str, TaskDocument]:
         """The documents of those of these tasks that are known to be final."""

@@ -9,6 +9,7 @@ key), so that a decision costs the same in any fleet. Ties fall to the seeded dr
 """
 
 from collections.abc import Callable
+from heapq import nlargest
 from typing import Final
 
 from callboard.orchestrator.core.classes import PlacementClass
@@ -59,6 +60,8 @@ SCORERS: Final[dict[TaskAssignmentStrategy, Scorer]] = {
     TaskAssignmentStrategy.CAPABILITY_MATCH: by_fit,
     TaskAssignmentStrategy.PERFORMANCE_BASED: by_performance,
 }
+_NAMES: Final = {strategy: strategy.value for strategy in TaskAssignmentStrategy}
+"""An enumeration's `value` is a call each time."""
 
 
 class Placer:
@@ -83,30 +86,41 @@ class Placer:
         drawn = [agents[agent_id] for agent_id in ids]
         if strategy is TaskAssignmentStrategy.PERFORMANCE_BASED and self._dice.below(EXPLORE_ONE_IN) == 0:
             strategy = TaskAssignmentStrategy.ROUND_ROBIN
-        scored: list[tuple[float, int, dict[str, float]]] = []
-        shunned = shunned_agent(task)
-        for place, agent in enumerate(drawn):
-            parts = self._parts(task, agent, strategy, kin=kin, shunned=shunned)
-            scored.append((sum(parts.values()), -place, parts))
-        best = sorted(scored, reverse=True)[:KEPT_SCORES]
+        scorer, needs, performance = SCORERS[strategy], task.needs, self._performance
+        shares = [scorer(agent, needs, performance) for agent in drawn]
+        others = self._other_parts(task, drawn, kin)
+        totals = [share + sum(more.values()) for share, more in zip(shares, others, strict=True)] if others else shares
+        # Of equals the first: the sample begins at a random one.
+        best = nlargest(KEPT_SCORES, range(len(drawn)), key=totals.__getitem__)
         self._turn += 1
-        chosen = drawn[-best[0][1]]
+        chosen = drawn[best[0]]
         chosen.turn = self._turn
-        scores = (AgentScore(agent_id=ids[-place], total=total, parts=parts) for total, place, parts in best)
-        return chosen, tuple(scores)
+        return chosen, tuple(
+            AgentScore(
+                agent_id=ids[place],
+                total=totals[place],
+                parts={_NAMES[strategy]: shares[place], **(others[place] if others else {})},
+            )
+            for place in best
+        )
 
-    def _parts(
-        self, task: Task, agent: Agent, strategy: TaskAssignmentStrategy, *, kin: str | None, shunned: str | None
-    ) -> dict[str, float]:
-        """The score of `agent` for `task`, by its parts."""
-        parts = {strategy.value: SCORERS[strategy](agent, task.needs, self._performance)}
-        if task.prefers:
-            parts["prefers"] = PREFERENCE_WEIGHT * preferred_share(task, agent)
-        if agent.agent_id == kin:
-            parts["affinity"] = AFFINITY_WEIGHT
-        if agent.agent_id == shunned:
-            parts["retry"] = -RETRY_PENALTY
-        return parts
+    @staticmethod
+    def _other_parts(task: Task, drawn: list[Agent], kin: str | None) -> list[dict[str, float]]:
+        """What the score of each of `drawn` has beside the strategy's part; nothing at all if none has anything."""
+        shunned = shunned_agent(task)
+        if not task.prefers and kin is None and shunned is None:
+            return []
+        found: list[dict[str, float]] = []
+        for agent in drawn:
+            parts: dict[str, float] = {}
+            if task.prefers:
+                parts["prefers"] = PREFERENCE_WEIGHT * preferred_share(task, agent)
+            if agent.agent_id == kin:
+                parts["affinity"] = AFFINITY_WEIGHT
+            if agent.agent_id == shunned:
+                parts["retry"] = -RETRY_PENALTY
+            found.append(parts)
+        return found
 
     def ran(self, task: Task) -> None:
         """Remember who runs `task`, for its affinity key."""
