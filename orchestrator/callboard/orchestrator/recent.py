@@ -2,7 +2,7 @@
 
 Rules:
 - What is here was committed. It is a cache: what is not here is read.
-- Live tasks are kept with their payload and specification, those that came first; a task that is not kept from its birth
+- Live tasks are kept with payload and specification, those that came first; a task that is not kept from its birth
   on is not known at all. Those that had to wait have room of their own: a deep queue must not keep out the tasks that
   begin at once and are over soon.
 - Of the tasks that have ended the last ones are kept: whoever asks late asks soon.
@@ -27,7 +27,7 @@ ENTRY_BYTES: Final = 1024
 
 
 class _Room(msgspec.Struct):
-    """What is taken of a room."""
+    """How much of a share is taken."""
 
     bytes: int = 0
 
@@ -44,7 +44,7 @@ class RecentTasks:
 
     Args:
         pool: whose tasks.
-        most_bytes: how much to keep of live ones that had to wait, and of the others; half of that of ended ones. About.
+        most_bytes: how much to keep of live ones that had to wait, and of the others; half of that of ended ones.
     """
 
     def __init__(self, pool: str, most_bytes: int = MOST_BYTES) -> None:
