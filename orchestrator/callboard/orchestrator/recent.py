@@ -8,6 +8,7 @@ Rules:
 - Of the tasks that have ended the last ones are kept: whoever asks late asks soon.
 """
 
+from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Final
 
@@ -54,7 +55,8 @@ class RecentTasks:
         self._waited, self._began = _Room(), _Room()
         self._ended_bytes = 0
         self._live: dict[str, _Live] = {}
-        self._ended: dict[str, Kept] = {}
+        # A dictionary finds its first entry behind the gaps of all that went before.
+        self._ended: OrderedDict[str, Kept] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._live) + len(self._ended)
@@ -86,17 +88,15 @@ class RecentTasks:
         self._ended[kept.columns.task_id] = kept
         self._ended_bytes += _size_ended(kept)
         while self._ended_bytes > self._most_ended:
-            self._drop(next(iter(self._ended)))
-
-    def _drop(self, task_id: str) -> None:
-        kept = self._ended.pop(task_id, None)
-        if kept is not None:
-            self._ended_bytes -= _size_ended(kept)
+            _, oldest = self._ended.popitem(last=False)
+            self._ended_bytes -= _size_ended(oldest)
 
     def forget(self, task_ids: Iterable[str]) -> None:
         """These tasks do not exist, or are not as they were decided."""
         for task_id in task_ids:
-            self._drop(task_id)
+            kept = self._ended.pop(task_id, None)
+            if kept is not None:
+                self._ended_bytes -= _size_ended(kept)
             known = self._live.pop(task_id, None)
             if known is not None:
                 known.room.bytes -= _size(known.new)
