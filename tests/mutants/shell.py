@@ -13,8 +13,8 @@ OWNER: Final = (
     Mutant(
         safeguard="trust check before effects",
         path=f"{_SHELL}/owner.py",
-        old="        while self._effects and self._trust.holds and self._lost is None:",
-        new="        while self._effects and self._lost is None:",
+        old="            may_act=lambda: self._trust.holds and self._lost is None,",
+        new="            may_act=lambda: self._lost is None,",
         tests=("tests/integration/test_owner_safeguards.py",),
     ),
     Mutant(
@@ -71,7 +71,7 @@ OWNER: Final = (
         safeguard="observation resumed before timers",
         path=f"{_SHELL}/owner.py",
         old="            # Before any timer: nobody may be judged by a silence that could not be heard.\n"
-        "            self._effects.extend(self.machine.handle(ObservationResumed(), self.clock.now_ms()))\n",
+        "            self._effects.add(self.machine.handle(ObservationResumed(), self.clock.now_ms()))\n",
         new="",
         tests=("tests/integration/test_owner_safeguards.py",),
     ),

@@ -103,7 +103,7 @@ class Link(Client):
         Raises:
             UnavailableError: the connection is lost or the server does not take what is sent; nothing was written.
         """
-        if not self.usable:
+        if self.lost.done():
             raise UnavailableError("not connected to NATS: nothing was sent")
         if self._pending_data_size > FULL_BYTES:
             raise UnavailableError(f"NATS has left {self._pending_data_size} bytes unread: nothing was sent")

@@ -4,6 +4,7 @@ Everything here happens after the commit, and only while the owner trusts its le
 because NATS is away is not kept: offers are repeated by the core, the rest is carried by heartbeats and queries.
 """
 
+import logging
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -48,6 +49,7 @@ class Outbox:
     ) -> None:
         # Bound once: a logger that is not looks its settings up at every event.
         self._log = log.bind()
+        self._is_debugging = self._log.is_enabled_for(logging.DEBUG)
         self._telemetry = telemetry
         self._link = link
         self._on_agent = on_agent
@@ -96,15 +98,16 @@ class Outbox:
         self._measure(effect)
         if event.traceparent is not None and tracing.is_on():
             _trace(effect, event.traceparent)
-        self._log.debug(
-            "task changed",
-            task_id=event.task_id,
-            pool=event.pool,
-            state=event.state.value,
-            attempt=event.attempt,
-            agent_id=event.agent_id,
-            reason=event.reason,
-        )
+        if self._is_debugging:
+            self._log.debug(
+                "task changed",
+                task_id=event.task_id,
+                pool=event.pool,
+                state=event.state.value,
+                attempt=event.attempt,
+                agent_id=event.agent_id,
+                reason=event.reason,
+            )
 
     def _measure(self, effect: PublishTask) -> None:
         event, telemetry = effect.event, self._telemetry

@@ -21,32 +21,22 @@ from callboard.bus.connection import Bus
 from callboard.orchestrator.announcements import told_by
 from callboard.orchestrator.beside import Beside
 from callboard.orchestrator.clock import PoolClock, steady_s
-from callboard.orchestrator.core.effects import (
-    Announcement,
-    Answer,
-    Batch,
-    Effect,
-    LookUp,
-    PublishTask,
-    ReadWindow,
-    SendOffer,
-)
+from callboard.orchestrator.core.effects import Answer, Batch
 from callboard.orchestrator.core.events import BatchCommitted, Event, ObservationResumed, TimeAdvanced
 from callboard.orchestrator.core.machine import Machine
 from callboard.orchestrator.core.restore import restore
 from callboard.orchestrator.core.settings import CoreSettings
+from callboard.orchestrator.effects import Effects
 from callboard.orchestrator.hearing import Hearing
 from callboard.orchestrator.offers import AgentLink
 from callboard.orchestrator.outbox import Outbox
 from callboard.orchestrator.publisher import Carrier, Publisher
 from callboard.orchestrator.reads import RETRY_AFTER_MS, Reads
-from callboard.orchestrator.recent import RecentTasks
 from callboard.orchestrator.repeats import Repeat, answer_repeats
-from callboard.orchestrator.store.port import Committed, Lease, OfferContent, Store
+from callboard.orchestrator.store.port import Committed, Lease, Store
 from callboard.orchestrator.telemetry import Telemetry
 from callboard.orchestrator.tickets import Answerable, Fresh, Ticket, TicketBook
 from callboard.orchestrator.trust import Trust
-from callboard.orchestrator.waiters import Waiters
 from callboard.orchestrator.writer import Writer
 from callboard.schemas.errors import (
     InternalError,
@@ -108,9 +98,6 @@ class PoolOwner:
         """Set once nothing more is decided here: who still asks must ask elsewhere, though `run` may not end yet."""
         self.link = AgentLink(bus, subjects, epoch=lease.epoch, post=self.post)
         self._beside = Beside(lease.pool)
-        self._reads = Reads(store, lease.pool)
-        self._recent = RecentTasks(lease.pool)
-        self.waiters = Waiters(self._recent.ended, self._reads.documents, self.spawn, most=max_waiters)
         self.outbox = Outbox(
             telemetry=telemetry,
             link=self.link,
@@ -119,6 +106,16 @@ class PoolOwner:
         )
         self._renew_s = min(RENEW_S, lease_ms / 3000)
         self._trust = Trust(lease_ms=lease_ms, began_s=began_s)
+        self._effects = Effects(
+            self.outbox,
+            Reads(store, lease.pool),
+            pool=lease.pool,
+            spawn=self.spawn,
+            post=self.post,
+            may_act=lambda: self._trust.holds and self._lost is None,
+            most_waiters=max_waiters,
+        )
+        self.waiters = self._effects.waiters
         self._hearing = Hearing(bus, self._trust, self._look_again)
         self.publisher = Publisher(
             carrier,
@@ -145,8 +142,6 @@ class PoolOwner:
         self._inbox: deque[Event] = deque()
         self._wake = asyncio.Event()
         self._alarm: asyncio.TimerHandle | None = None
-        self._effects: deque[Effect | Announcement] = deque()
-        self._fresh: dict[str, Fresh | None] = {}
         self._turned_s = steady_s()
         self._stopping = False
         self._lost: str | None = None
@@ -308,7 +303,7 @@ class PoolOwner:
             # Behind the commit that was just begun: the database works while we tell of the one before.
             asyncio.get_running_loop().call_soon(self._do_effects_behind)
         else:
-            self._do_effects()
+            self._effects.do()
         self._set_alarm()
 
     @property
@@ -321,13 +316,13 @@ class PoolOwner:
 
     def _take_events(self, now_ms: int) -> None:
         for _ in range(min(len(self._inbox), MAX_EVENTS)):
-            self._effects.extend(self.machine.handle(self._inbox.popleft(), now_ms))
+            self._effects.add(self.machine.handle(self._inbox.popleft(), now_ms))
             if not self._may_decide:
                 break
         # After what was heard: who is judged by the time must not be one whose word waits in the inbox.
         due_ms = self.machine.next_due_ms()
         if due_ms is not None and due_ms <= now_ms:
-            self._effects.extend(self.machine.handle(TimeAdvanced(), now_ms))
+            self._effects.add(self.machine.handle(TimeAdvanced(), now_ms))
 
     def _write(self, now_ms: int) -> None:
         if self.is_active and self.machine.has_decisions:
@@ -336,7 +331,7 @@ class PoolOwner:
                 told, events = told_by(batch)
                 self._writer.commit(batch, events, partial(self._settle, told))
             else:
-                self._effects.extend(batch.effects)
+                self._effects.add(batch.effects)
         elif self._trust.is_heard and (not self.is_active or self._trust.age_s >= self._renew_s):
             self._writer.renew()
 
@@ -369,7 +364,7 @@ class PoolOwner:
             self.passive_since_ms = None
             log.warning("pool is active again", pool=self.lease.pool, epoch=self.lease.epoch)
             # Before any timer: nobody may be judged by a silence that could not be heard.
-            self._effects.extend(self.machine.handle(ObservationResumed(), self.clock.now_ms()))
+            self._effects.add(self.machine.handle(ObservationResumed(), self.clock.now_ms()))
         elif not active and self.is_active:
             self.passive_since_ms = self.clock.now_ms()
             why = "database is away" if down else "lease not renewed" if self._trust.is_heard else "deaf on the bus"
@@ -377,48 +372,36 @@ class PoolOwner:
             self.tickets.refuse_all(OutcomeUnknownError(retry_after_ms=RETRY_AFTER_MS))
         self.telemetry.set_database(up=not down)
 
-    def _offer(self, offers: list[tuple[SendOffer, OfferContent]]) -> None:
-        if self._trust.holds:
-            for offer, content in offers:
-                self.outbox.offer(offer, content)
-            self.outbox.flush()
-
     def _note_stall(self) -> None:
         """We wake at least every half second: if we did not, we heard nobody, and nobody may be judged by that."""
         turned_s, self._turned_s = self._turned_s, steady_s()
         if self.is_active and self._turned_s - turned_s > STALL_S:
             log.warning("stalled", pool=self.lease.pool, seconds=round(self._turned_s - turned_s, 3))
-            self._effects.extend(self.machine.handle(ObservationResumed(), self.clock.now_ms()))
+            self._effects.add(self.machine.handle(ObservationResumed(), self.clock.now_ms()))
 
     # -- effects -----------------------------------------------------------------------------------------------------
 
     def _settle(self, told: list[Change], batch: Batch, committed: Committed) -> None:
         """The batch is durable: tell the machine, and queue its effects less those of tasks that do not exist."""
         now_ms = self.clock.now_ms()
-        self._effects.extend(
-            self.machine.handle(BatchCommitted(number=batch.number, refused=committed.refused), now_ms)
-        )
+        self._effects.add(self.machine.handle(BatchCommitted(number=batch.number, refused=committed.refused), now_ms))
         self.counts = _counts_less_refused(batch, committed)
-        for effect in batch.effects:
-            if isinstance(effect, Answer) and effect.task_id is not None and isinstance(effect.ticket, Ticket):
-                self._fresh[effect.task_id] = effect.ticket.fresh
         dropped = committed.refused | committed.stale
-        self._recent.note(batch.changes.tasks)
-        self._recent.forget(dropped)
+        self._effects.committed(batch.changes.tasks, batch.effects, dropped)
         if not dropped:
             self.publisher.take(batch.number, told)
-            self._effects.extend(batch.announcements)
-            self._effects.extend(batch.effects)
+            self._effects.add(batch.announcements)
+            self._effects.add(batch.effects)
             return
         self.publisher.take(batch.number, [change for change in told if change.about not in dropped])
-        self._effects.extend(said for said in batch.announcements if getattr(said, "task_id", None) not in dropped)
+        self._effects.add(said for said in batch.announcements if getattr(said, "task_id", None) not in dropped)
         repeats: list[Repeat] = []
         for effect in batch.effects:
             task_id = getattr(effect, "task_id", None)
             if task_id not in dropped:
-                self._effects.append(effect)
+                self._effects.add((effect,))
             elif isinstance(effect, Answer) and isinstance(effect.ticket, Ticket):
-                fresh = self._fresh.pop(task_id)
+                fresh = self._effects.forget(task_id)
                 if fresh is not None and fresh.key is not None and task_id in committed.refused:
                     repeats.append(Repeat(effect.ticket, fresh.scope, fresh.key, fresh.digest))
                 else:
@@ -432,40 +415,11 @@ class PoolOwner:
 
     def _do_effects_behind(self) -> None:
         try:
-            self._do_effects()
+            self._effects.do()
         except Exception:
             # In a turn it would have ended the owner; that of a callback ends nobody, and what it had taken is lost.
             log.exception("an effect could not be done", pool=self.lease.pool)
             self.lose("an effect could not be done")
-
-    def _do_effects(self) -> None:
-        missing: list[SendOffer] = []
-        finished: list[str] = []
-        while self._effects and self._trust.holds and self._lost is None:
-            effect = self._effects.popleft()
-            if isinstance(effect, SendOffer):
-                fresh = self._fresh.get(effect.task_id)
-                content = self._recent.content(effect.task_id) if fresh is None else fresh.content
-                if content is None:
-                    missing.append(effect)
-                else:
-                    self.outbox.offer(effect, content)
-            elif isinstance(effect, LookUp):
-                self.spawn(self._reads.look_up(effect, self.post))
-            elif isinstance(effect, ReadWindow):
-                self.spawn(self._reads.window(effect.asked, self.post))
-            else:
-                if isinstance(effect, Answer) and effect.task_id is not None:
-                    self._fresh.pop(effect.task_id, None)
-                elif isinstance(effect, PublishTask) and effect.event.state.is_final:
-                    finished.append(effect.task_id)
-                self.outbox.do(effect)
-        self.outbox.flush()
-        if finished:
-            waited = self.waiters.waited_for(finished)
-            self.waiters.finished(waited, self._recent.ended(waited))
-        if missing:
-            self.spawn(self._reads.offer(missing, self._offer))
 
 
 def _counts_less_refused(batch: Batch, committed: Committed) -> dict[TaskState, int]:
