@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import gather
 from typing import TYPE_CHECKING
 
 import pytest
@@ -84,3 +85,27 @@ async def test_they_are_run_in_the_order_of_the_protocol(wire: Wire) -> None:
             order.append(ids.index(offer["task_id"]))
             await agent.complete(offer)
     assert order == [2, 4, 1, 3, 0]
+
+
+@pytest.mark.parametrize("sendings", [2, 5])
+async def test_what_is_sent_again_before_it_is_answered_is_one_submission(wire: Wire, sendings: int) -> None:
+    role = unique("r")
+    one = {"type": "bulk", "key": unique("key"), "requires": {"role": role}}
+    many = [{**one, "key": unique("key")} for _ in range(3)]
+    answers = await gather(*(wire.ask("tasks.submit", **one) for _ in range(sendings)))
+    assert len({answer["task_id"] for answer in answers}) == 1
+    assert sorted(answer["created"] for answer in answers) == [*[False] * (sendings - 1), True]
+    lists = [
+        each["results"] for each in await gather(*(wire.ask("tasks.submit_many", tasks=many) for _ in range(sendings)))
+    ]
+    for results in zip(*lists, strict=True):
+        assert len({result["task_id"] for result in results}) == 1
+        assert sorted(result["created"] for result in results) == [*[False] * (sendings - 1), True]
+
+
+async def test_without_a_key_the_same_again_is_another_task(wire: Wire) -> None:
+    one = {"type": "bulk", "requires": {"role": unique("r")}}
+    answers = await gather(*(wire.ask("tasks.submit", **one) for _ in range(3)))
+    assert len({answer["task_id"] for answer in answers}) == 3
+    lists = await gather(*(wire.ask("tasks.submit_many", tasks=[{**one, "key": unique("key")}, one]) for _ in range(3)))
+    assert len({result["task_id"] for each in lists for result in each["results"]}) == 6

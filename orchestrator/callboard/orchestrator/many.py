@@ -7,7 +7,7 @@ If the commit of the items is in doubt or did not happen, that is one error for 
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-from callboard.bus.serve import Request
+from callboard.orchestrator.tickets import Answerable
 from callboard.schemas.agents import Recorded, Reported, ReportManyAnswer
 from callboard.schemas.errors import DatabaseOperationError, OrchestratorError
 from callboard.schemas.tasks import SubmitAnswer, SubmitManyAnswer, SubmitResult
@@ -27,7 +27,7 @@ class Many(Generic[R]):
 
     def __init__(
         self,
-        request: Request,
+        request: Answerable,
         count: int,
         *,
         result: Callable[[Any], R],
@@ -76,12 +76,12 @@ class Item:
         self._many.settle(self._index, error)
 
 
-def submissions(request: Request, count: int) -> Many[SubmitResult]:
+def submissions(request: Answerable, count: int) -> Many[SubmitResult]:
     """The items of a `submit_many`."""
     return Many(request, count, result=_submitted, answer=lambda results: SubmitManyAnswer(results=results))
 
 
-def reports(request: Request, count: int) -> Many[Reported]:
+def reports(request: Answerable, count: int) -> Many[Reported]:
     """The items of a `report_many`."""
     return Many(request, count, result=_reported, answer=lambda answers: ReportManyAnswer(answers=answers))
 

@@ -21,6 +21,7 @@ from callboard.orchestrator.ids import TaskIds
 from callboard.orchestrator.many import submissions
 from callboard.orchestrator.owner import PoolOwner
 from callboard.orchestrator.reads import unavailable_while_away
+from callboard.orchestrator.sendings import Sendings
 from callboard.orchestrator.store.port import Original
 from callboard.orchestrator.submissions import Submissions, traced
 from callboard.schemas.codec import checked_json, decode
@@ -52,18 +53,28 @@ class TaskRequests:
         self._owner = owner
         self._limits = limits
         self._submissions = Submissions(limits, ids, owner.clock)
+        self._sendings = Sendings()
         self._pool = owner.lease.pool
 
     def submit(self, spec: TaskSpec, request: Request) -> None:
         """`tasks.submit`."""
+        if self._sendings.joins(request):
+            return
         if request.headers and spec.traceparent is None:
             spec = traced(spec, request.headers)
-        self._owner.request(request, *self._submissions.of(spec))
+        submission = self._sendings.new(request)
+        self._owner.request(submission, *self._submissions.of(spec))
+        if spec.key is not None:
+            submission.expect_more()
 
     def submit_many(self, message: SubmitMany, request: Request) -> None:
         """`tasks.submit_many`: each item is checked for itself; those that pass are one event, so one transaction."""
+        if self._sendings.joins(request):
+            return
         self._owner.require_open()
-        answers = submissions(request, len(message.tasks))
+        submission = self._sendings.new(request)
+        answers = submissions(submission, len(message.tasks))
+        is_keyed = True
         events: list[TaskSubmitted] = []
         for index, raw in enumerate(message.tasks):
             item = answers.item(index)
@@ -71,6 +82,7 @@ class TaskRequests:
                 spec = decode(_SPEC, bytes(raw))
                 if request.headers and spec.traceparent is None:
                     spec = traced(spec, request.headers)
+                is_keyed = is_keyed and spec.key is not None
                 event_of, fresh = self._submissions.of(spec)
             except OrchestratorError as error:
                 item.refuse(error)
@@ -80,6 +92,8 @@ class TaskRequests:
             events.append(event_of(ticket))
         if events:
             self._owner.post(TasksSubmitted(tuple(events)))
+        if is_keyed:
+            submission.expect_more()
 
     def cancel(self, message: CancelTask, request: Request) -> None:
         """`tasks.cancel`."""
