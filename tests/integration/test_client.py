@@ -6,7 +6,7 @@ import asyncio
 import json
 from contextlib import aclosing
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -115,6 +115,37 @@ async def test_a_submit_without_a_key_is_not(orchestrator: ScriptedOrchestrator,
     with pytest.raises(OutcomeUnknownError):
         await client.submit_spec(TaskSpec(type="review"), timeout_s=FIRST_PAUSE_S + 0.5)
     assert len(orchestrator.requests["tasks.submit"]) == 1
+
+
+async def test_lists_of_tasks_go_one_after_another(orchestrator: ScriptedOrchestrator, client: Client) -> None:
+    orchestrator.on("tasks.submit_many", SILENCE, {"results": [SUBMITTED]})
+    first = asyncio.create_task(client.submit_many([TaskSpec(type="first")], timeout_s=FIRST_PAUSE_S / 2))
+    await orchestrator.arrived["tasks.submit_many"].wait()
+    second = asyncio.create_task(client.submit_many([TaskSpec(type="second")]))
+    impatient = asyncio.create_task(client.submit_many([TaskSpec(type="third")], timeout_s=0.05))
+    with pytest.raises(OutcomeUnknownError):
+        await impatient
+    assert [len(sent["tasks"]) for sent in orchestrator.requests["tasks.submit_many"]] == [1]
+    with pytest.raises(OutcomeUnknownError):
+        await first
+    assert [result.task_id for result in await second] == [TASK_ID]
+    types = [sent["tasks"][0]["type"] for sent in orchestrator.requests["tasks.submit_many"]]
+    assert types == ["first", "second"]
+
+
+async def test_submits_go_together_while_one_is_under_way(orchestrator: ScriptedOrchestrator, client: Client) -> None:
+    def results(request: dict[str, Any]) -> dict[str, Any]:
+        return {"results": [SUBMITTED] * len(request["tasks"])}
+
+    orchestrator.on("tasks.submit", SILENCE, SUBMITTED).on("tasks.submit_many", results)
+    first = asyncio.create_task(client.submit("first"))
+    await orchestrator.arrived["tasks.submit"].wait()
+    others = [asyncio.create_task(client.submit("other"))]
+    await asyncio.sleep(0)  # a turn of the loop: what comes in another one goes together all the same
+    others.append(asyncio.create_task(client.submit("other")))
+    await asyncio.gather(*others)
+    assert [len(sent["tasks"]) for sent in orchestrator.requests["tasks.submit_many"]] == [2]
+    assert (await first).task_id == TASK_ID
 
 
 async def test_who_answers_late_is_asked_less_often(nats_server: EmbeddedNats, client: Client) -> None:

@@ -53,6 +53,9 @@ class TaskCalls(Caller):
     def __init__(self, bus: Bus, *, pool: str = DEFAULT_POOL, prefix: str = DEFAULT_PREFIX) -> None:
         super().__init__(bus, pool=pool, prefix=prefix)
         at = self._subjects
+        self._many_turn = asyncio.Lock()
+        """One list of tasks after another: sent all at once, they wait for each other at the owner, and are in the way of
+        the tasks that are done meanwhile."""
         self._submits = Submits(
             lambda many: self._ask(at.tasks("submit_many"), many, SubmitManyAnswer),
             lambda spec: self._ask(at.tasks("submit"), spec, SubmitAnswer),
@@ -122,7 +125,7 @@ class TaskCalls(Caller):
         """Submit up to 1,000 specifications in one transaction; one result for each, in their order.
 
         A `key` is made for each that has none, so that a repetition is safe. All of them together must fit into one
-        message of NATS (1 MiB unless configured otherwise).
+        message of NATS (1 MiB unless configured otherwise). Of several calls at once each waits for the one before.
 
         Raises:
             PayloadTooLargeError: they do not fit into one message.
@@ -138,8 +141,16 @@ class TaskCalls(Caller):
 
     async def _submit_many(self, keyed: Sequence[TaskSpec], timeout_s: float) -> builtins.list[SubmitResult]:
         question = SubmitMany(tasks=[msgspec.Raw(encode(spec)) for spec in keyed])
-        answer = await self._call(self._subjects.tasks("submit_many"), question, SubmitManyAnswer, timeout_s=timeout_s)
-        return answer.results
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout_s
+        async with within(timeout_s):
+            await self._many_turn.acquire()
+        try:
+            left_s = max(until - loop.time(), 0.001)
+            subject = self._subjects.tasks("submit_many")
+            return (await self._call(subject, question, SubmitManyAnswer, timeout_s=left_s)).results
+        finally:
+            self._many_turn.release()
 
     async def get(
         self, task_id: str | None = None, *, key: str | None = None, timeout_s: float = DEFAULT_TIMEOUT_S
