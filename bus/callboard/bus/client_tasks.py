@@ -54,7 +54,7 @@ class TaskCalls(Caller):
         super().__init__(bus, pool=pool, prefix=prefix)
         at = self._subjects
         self._many_turn = asyncio.Lock()
-        """One list of tasks after another: sent all at once, they wait for each other at the owner, and are in the way of
+        """One list of tasks after another: all at once they wait for each other at the owner, and stand in the way of
         the tasks that are done meanwhile."""
         self._submits = Submits(
             lambda many: self._ask(at.tasks("submit_many"), many, SubmitManyAnswer),
