@@ -346,4 +346,32 @@ EVENTS: Final = (
         new="        if False:",
         tests=("tests/unit/test_publisher.py",),
     ),
+    Mutant(
+        safeguard="without a key the same again is another task",
+        path=f"{_SHELL}/task_requests.py",
+        old="        if spec.key is not None:\n            submission.expect_more()",
+        new="        submission.expect_more()",
+        tests=("tests/contract/test_submit_many.py",),
+    ),
+    Mutant(
+        safeguard="nothing joins a submission that is answered",
+        path=f"{_SHELL}/sendings.py",
+        old="        self._open.pop(self._data, None)\n",
+        new="",
+        tests=("tests/unit/test_sendings.py",),
+    ),
+    Mutant(
+        safeguard="a deep queue leaves room for what begins at once",
+        path=f"{_SHELL}/recent.py",
+        old="room = self._waited if columns.agent_id is None else self._began",
+        new="room = self._waited",
+        tests=("tests/unit/test_recent.py",),
+    ),
+    Mutant(
+        safeguard="an answer that is long in coming holds nothing up",
+        path="bus/callboard/bus/gather.py",
+        old="                self._timer = self._loop.call_later(HELD_S, self._go)\n",
+        new="                pass\n",
+        tests=("tests/unit/test_gather.py",),
+    ),
 )
