@@ -142,6 +142,8 @@ async def test_waiting_for_many_tells_of_those_that_are_final(wire: Wire) -> Non
     assert nothing == {"tasks": [], "unknown": []}
     unknown = await wire.ask("tasks.wait_many", task_ids=[tasks[0], NO_TASK], timeout_ms=15_000)
     assert unknown == {"tasks": [], "unknown": [NO_TASK]}
+    both = await wire.ask("tasks.wait_many", task_ids=[tasks[1], NO_TASK], timeout_ms=15_000)
+    assert ([task["task_id"] for task in both["tasks"]], both["unknown"]) == ([tasks[1]], [NO_TASK])
 
 
 async def test_what_does_not_fit_into_one_answer_comes_with_the_next(wire: Wire) -> None:

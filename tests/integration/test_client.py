@@ -123,7 +123,7 @@ async def test_lists_of_tasks_go_one_after_another(orchestrator: ScriptedOrchest
     await orchestrator.arrived["tasks.submit_many"].wait()
     second = asyncio.create_task(client.submit_many([TaskSpec(type="second")]))
     impatient = asyncio.create_task(client.submit_many([TaskSpec(type="third")], timeout_s=0.05))
-    with pytest.raises(OutcomeUnknownError):
+    with pytest.raises(UnavailableError, match=r"not sent: another list of this client is not answered for 0\.05 s"):
         await impatient
     assert [len(sent["tasks"]) for sent in orchestrator.requests["tasks.submit_many"]] == [1]
     with pytest.raises(OutcomeUnknownError):
@@ -131,6 +131,14 @@ async def test_lists_of_tasks_go_one_after_another(orchestrator: ScriptedOrchest
     assert [result.task_id for result in await second] == [TASK_ID]
     types = [sent["tasks"][0]["type"] for sent in orchestrator.requests["tasks.submit_many"]]
     assert types == ["first", "second"]
+
+
+async def test_an_answer_that_does_not_fit_what_was_asked_leaves_the_outcome_unknown(
+    orchestrator: ScriptedOrchestrator, client: Client
+) -> None:
+    orchestrator.on("tasks.submit_many", {"results": [SUBMITTED]})
+    answers = await asyncio.gather(*(client.submit("one", timeout_s=0.1) for _ in range(2)), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [OutcomeUnknownError] * 2
 
 
 async def test_submits_go_together_while_one_is_under_way(orchestrator: ScriptedOrchestrator, client: Client) -> None:

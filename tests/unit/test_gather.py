@@ -88,6 +88,17 @@ def test_an_answer_that_is_long_in_coming_holds_nothing_up(sent: Sent) -> None:
     assert sent.batches == [["a"], ["b"], ["c"]]
 
 
+def test_a_flush_waits_for_nothing(sent: Sent) -> None:
+    sent.put("a")
+    sent.turn()
+    sent.put("b")
+    sent.gathering.flush()
+    assert sent.batches == [["a"], ["b"]]
+    sent.gathering.flush()
+    sent.after(2 * HELD_S)
+    assert sent.batches == [["a"], ["b"]]
+
+
 def test_a_message_that_is_given_up_at_once_holds_nothing_up(sent: Sent) -> None:
     gathering = sent.gathering
 

@@ -123,6 +123,23 @@ def test_a_deep_queue_does_not_keep_out_what_begins_at_once() -> None:
     assert list(recent.ended([task_id])) == [task_id]
 
 
+def test_errors_and_progress_count_too() -> None:
+    rig, recent = Rig(), RecentTasks(POOL, most_bytes=32 * ENTRY_BYTES)
+    rig.registered(slots=20)
+    tasks = [submit(rig) for _ in range(20)]
+    for task_id in tasks:
+        rig.accept(task_id)
+        rig.progress(task_id)
+        rig.fail(task_id, TaskError(message="x" * 4 * ENTRY_BYTES, retryable=False))
+    committed(rig, recent)
+    assert 1 <= len(recent.ended(tasks)) <= 3
+    recent.forget(tasks)
+    again = [submit(rig) for _ in range(20)]
+    committed(rig, recent)
+    assert len(recent) == 20, "all room is given back"
+    assert all(recent.content(task_id) for task_id in again)
+
+
 def test_a_result_that_is_larger_than_all_that_may_be_kept_is_read() -> None:
     rig, recent = Rig(), RecentTasks(POOL, most_bytes=16 * ENTRY_BYTES)
     rig.registered()

@@ -60,6 +60,10 @@ class Reports:
         """Have this report sent."""
         self._gathering.put(pending)
 
+    def flush(self) -> None:
+        """Send what was put: nothing of it may come later than what is sent next."""
+        self._gathering.flush()
+
     def _send(self, reports: list[Pending]) -> int:
         batches = list(gathered(reports, lambda pending: pending.size))
         for batch in batches:

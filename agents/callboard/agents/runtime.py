@@ -254,6 +254,7 @@ class Runtime:
             case do.SendProgress():
                 self._progress(effect)
             case do.SendLeave(reason=reason, timeout_ms=timeout_ms):
+                self._reports.flush()
                 leave = Leave(incarnation=self._identity.incarnation, reason=reason)
                 self._ask("leave", leave, Nothing, timeout_ms, lambda _: [ev.LeaveEnded()], lambda _: [ev.LeaveEnded()])
             case do.AnswerOffer(reply=reply, answer=answer):

@@ -17,7 +17,7 @@ import msgspec
 
 from callboard.bus.gather import Gathering, gathered
 from callboard.schemas.codec import encode
-from callboard.schemas.errors import OrchestratorError, TaskNotFoundError, from_body
+from callboard.schemas.errors import OrchestratorError, OutcomeUnknownError, TaskNotFoundError, from_body
 from callboard.schemas.limits import WAIT_MANY
 from callboard.schemas.tasks import (
     SubmitAnswer,
@@ -102,6 +102,11 @@ class Submits:
             else:
                 for entry in batch:
                     self._asking.begin(self._ask_alone(entry))
+            return
+        if len(answer.results) != len(batch):
+            unknown = OutcomeUnknownError(f"{len(answer.results)} results for {len(batch)} tasks")
+            for _, _, future in batch:
+                _fail(future, unknown)
             return
         for (_, _, future), result in zip(batch, answer.results, strict=True):
             _settle(future, result)

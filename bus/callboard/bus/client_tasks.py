@@ -14,7 +14,13 @@ from callboard.bus.client_calls import DEFAULT_TIMEOUT_S, REPLY_S, Caller, Outag
 from callboard.bus.client_spec import SubmitOptions, as_raw, make_spec, new_key, with_trace
 from callboard.bus.connection import Bus, BusMessage
 from callboard.schemas.codec import encode
-from callboard.schemas.errors import InvalidRequestError, OrchestratorError, OutcomeUnknownError, TaskFailedError
+from callboard.schemas.errors import (
+    InvalidRequestError,
+    OrchestratorError,
+    OutcomeUnknownError,
+    TaskFailedError,
+    UnavailableError,
+)
 from callboard.schemas.subjects import DEFAULT_POOL, DEFAULT_PREFIX
 from callboard.schemas.tasks import (
     AnswerTask,
@@ -143,8 +149,12 @@ class TaskCalls(Caller):
         question = SubmitMany(tasks=[msgspec.Raw(encode(spec)) for spec in keyed])
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout_s
-        async with within(timeout_s):
-            await self._many_turn.acquire()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._many_turn.acquire()
+        except TimeoutError:
+            message = f"not sent: another list of this client is not answered for {timeout_s:g} s"
+            raise UnavailableError(message) from None
         try:
             left_s = max(until - loop.time(), 0.001)
             subject = self._subjects.tasks("submit_many")

@@ -43,6 +43,10 @@ class Gathering(Generic[T]):
             else:
                 self._loop.call_soon(self._go)
 
+    def flush(self) -> None:
+        """Send what is there, whatever is under way."""
+        self._go()
+
     def ended(self) -> None:
         """A message is answered, or given up."""
         self._under_way -= 1

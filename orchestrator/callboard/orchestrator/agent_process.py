@@ -35,7 +35,8 @@ LAST_WORDS_S: Final = 1.0
 hold it for ever."""
 
 _STILL_OURS: Final = 'test "$PPID" = "$0" || exit 126; unset PWD OLDPWD SHLVL _; exec "$@"'
-"""Whoever died before the kernel was asked is not noticed by it; and a shell has variables of its own."""
+"""The kernel does not notice a parent that died before it was asked. What a shell sets in its own environment is not
+passed on; bash passes `SHLVL` all the same."""
 
 
 class AgentProcess:
@@ -50,7 +51,7 @@ class AgentProcess:
         """Start `argv` (the first entry a path) with `env` as its whole environment.
 
         Raises:
-            OSError: No process could be made. That `argv` cannot be *executed* shows as exit status 126.
+            OSError: No process could be made. That `argv` cannot be *executed* shows as exit status 126 or 127.
         """
         # A pipe of our own: asyncio's would tie `wait` to the end of the output on some versions of Python.
         read_end, write_end = os.pipe()

@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from callboard.orchestrator.core.changes import NewTask, TaskChange, TaskColumns
+from callboard.orchestrator.core.changes import Ending, NewTask, TaskChange, TaskColumns
 from callboard.orchestrator.core.model import EndedAttempt
 from callboard.orchestrator.store.documents import document_of
 from callboard.orchestrator.store.memory_rows import Kept, whole_of
@@ -24,7 +24,9 @@ from callboard.schemas.tasks import TaskDocument
 
 MOST_BYTES: Final = 8 * 1024 * 1024
 ENTRY_BYTES: Final = 1024
-"""What a task takes beside its payload, specification and result, about."""
+"""What a task takes beside payload, specification, progress and result, about."""
+ATTEMPT_BYTES: Final = 512
+"""What an attempt that is over takes beside its error, and an agent's score in a decision, about."""
 
 
 class _Room(msgspec.Struct):
@@ -37,6 +39,7 @@ class _Live(msgspec.Struct):
     new: NewTask
     columns: TaskColumns
     room: _Room
+    size: int
     ended: tuple[EndedAttempt, ...] = ()
 
 
@@ -56,7 +59,7 @@ class RecentTasks:
         self._ended_bytes = 0
         self._live: dict[str, _Live] = {}
         # A dictionary finds its first entry behind the gaps of all that went before.
-        self._ended: OrderedDict[str, Kept] = OrderedDict()
+        self._ended: OrderedDict[str, tuple[Kept, int]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._live) + len(self._ended)
@@ -69,42 +72,45 @@ class RecentTasks:
             if new is not None:
                 room = self._waited if columns.agent_id is None else self._began
                 if room.bytes < self._most_bytes:
-                    self._live[columns.task_id] = _Live(new, columns, room)
-                    room.bytes += _size(new)
+                    self._live[columns.task_id] = _Live(new, columns, room, 0)
             known = self._live.get(columns.task_id)
             if known is None:
                 continue
             known.columns = columns
             if change.ended:
                 known.ended = (*known.ended, *change.ended)[-KEPT_ATTEMPTS:]
-            if change.ending is not None:
+            known.room.bytes -= known.size
+            known.size = _size(known)
+            if change.ending is None:
+                known.room.bytes += known.size
+            else:
                 del self._live[columns.task_id]
-                known.room.bytes -= _size(known.new)
-                self._keep(
-                    Kept(pool=self._pool, new=known.new, columns=columns, ended=known.ended, ending=change.ending)
-                )
+                self._keep(known, change.ending)
 
-    def _keep(self, kept: Kept) -> None:
-        self._ended[kept.columns.task_id] = kept
-        self._ended_bytes += _size_ended(kept)
+    def _keep(self, known: _Live, ending: Ending) -> None:
+        columns = known.columns
+        kept = Kept(pool=self._pool, new=known.new, columns=columns, ended=known.ended, ending=ending)
+        size = known.size + len(ending.result or b"")
+        self._ended[columns.task_id] = kept, size
+        self._ended_bytes += size
         while self._ended_bytes > self._most_ended:
-            _, oldest = self._ended.popitem(last=False)
-            self._ended_bytes -= _size_ended(oldest)
+            _, (_, size) = self._ended.popitem(last=False)
+            self._ended_bytes -= size
 
     def forget(self, task_ids: Iterable[str]) -> None:
         """These tasks do not exist, or are not as they were decided."""
         for task_id in task_ids:
-            kept = self._ended.pop(task_id, None)
-            if kept is not None:
-                self._ended_bytes -= _size_ended(kept)
+            ended = self._ended.pop(task_id, None)
+            if ended is not None:
+                self._ended_bytes -= ended[1]
             known = self._live.pop(task_id, None)
             if known is not None:
-                known.room.bytes -= _size(known.new)
+                known.room.bytes -= known.size
 
     def ended(self, task_ids: Iterable[str]) -> dict[str, TaskDocument]:
         """The documents of those of these tasks that are known to be final."""
         ended = self._ended
-        return {task_id: document_of(whole_of(ended[task_id])) for task_id in task_ids if task_id in ended}
+        return {task_id: document_of(whole_of(ended[task_id][0])) for task_id in task_ids if task_id in ended}
 
     def content(self, task_id: str) -> OfferContent | None:
         """What an offer of this task carries, if it is known."""
@@ -114,9 +120,12 @@ class RecentTasks:
         return OfferContent(spec=known.new.spec, payload=known.new.payload, progress=known.columns.progress)
 
 
-def _size(new: NewTask) -> int:
-    return len(new.payload) + len(new.spec) + ENTRY_BYTES
-
-
-def _size_ended(kept: Kept) -> int:
-    return _size(kept.new) + (0 if kept.ending is None else len(kept.ending.result or b""))
+def _size(known: _Live) -> int:
+    new, columns = known.new, known.columns
+    size = ENTRY_BYTES + len(new.payload) + len(new.spec) + len(columns.progress or b"")
+    size += ATTEMPT_BYTES * (len(known.ended) + len(columns.scores))
+    for attempt in known.ended:
+        size += ATTEMPT_BYTES * len(attempt.scores)
+        if attempt.error is not None:
+            size += len(attempt.error.message)
+    return size

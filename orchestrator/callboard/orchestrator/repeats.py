@@ -29,6 +29,11 @@ async def answer_repeats(store: Store, pool: str, repeats: Sequence[Repeat]) -> 
             for repeat in mine:
                 repeat.ticket.refuse(OutcomeUnknownError(str(error)))
             continue
+        except Exception:
+            # A bug, which is logged: whoever asks again must not wait for this answer.
+            for repeat in mine:
+                repeat.ticket.refuse(OutcomeUnknownError("the task of this key could not be read"))
+            raise
         for repeat in mine:
             holder = holders.get(repeat.key)
             if holder is None:

@@ -104,7 +104,7 @@ class Waiters:
 
     def _add(self, caller: Caller, timeout_ms: int, look: list[str]) -> None:
         ended = self._known(look)
-        if ended:
+        if ended and len(ended) == len(look):
             caller.answer(ended)
             return
         if self._count + len(caller.task_ids) > self._most:
