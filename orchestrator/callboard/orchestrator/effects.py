@@ -36,6 +36,7 @@ class Effects:
 
     Args:
         outbox: does those that need no database.
+        reads: reads what the others need, of `pool`.
         spawn: runs a coroutine beside the owner.
         post: hands an event to the machine.
         may_act: whether the lease is trusted.
@@ -54,11 +55,11 @@ class Effects:
         most_waiters: int,
     ) -> None:
         self._outbox, self._reads = outbox, reads
-        self._spawn, self._post, self._may_act = spawn, post, may_act
+        self._spawn, self._may_act = spawn, may_act
         self._recent = RecentTasks(pool)
         self.waiters = Waiters(self._recent.ended, reads.documents, spawn, most=most_waiters)
         self._queue: deque[Effect | Announcement] = deque()
-        self._fresh: dict[str, Fresh | None] = {}
+        self._fresh: dict[str, Fresh] = {}
         self._unread: list[SendOffer] = []
         self._finished: list[str] = []
         # Every task has several effects: one look says whose each is.
@@ -80,14 +81,13 @@ class Effects:
     def committed(self, changes: Iterable[TaskChange], effects: Iterable[Effect], dropped: frozenset[str]) -> None:
         """These changes are durable, but for those of `dropped`; `effects`, which follow from them, are not added."""
         for effect in effects:
-            if isinstance(effect, Answer) and effect.task_id is not None and isinstance(effect.ticket, Ticket):
-                self._fresh[effect.task_id] = effect.ticket.fresh
+            if not isinstance(effect, Answer) or not isinstance(effect.ticket, Ticket):
+                continue
+            fresh = effect.ticket.fresh
+            if fresh is not None and effect.task_id is not None and effect.task_id not in dropped:
+                self._fresh[effect.task_id] = fresh
         self._recent.note(changes)
         self._recent.forget(dropped)
-
-    def forget(self, task_id: str) -> Fresh | None:
-        """Nothing of this submission will be done: what it came with."""
-        return self._fresh.pop(task_id)
 
     def do(self) -> None:
         """Do all that may be done."""

@@ -401,7 +401,7 @@ class PoolOwner:
             if task_id not in dropped:
                 self._effects.add((effect,))
             elif isinstance(effect, Answer) and isinstance(effect.ticket, Ticket):
-                fresh = self._effects.forget(task_id)
+                fresh = effect.ticket.fresh
                 if fresh is not None and fresh.key is not None and task_id in committed.refused:
                     repeats.append(Repeat(effect.ticket, fresh.scope, fresh.key, fresh.digest))
                 else:

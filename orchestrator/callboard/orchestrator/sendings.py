@@ -29,8 +29,9 @@ class Submission:
         self._end()
         first, *others = self._sendings
         first.answer(message)
+        repeated = _repeated(message) if others else None
         for request in others:
-            request.answer(_repeated(message))
+            request.answer(repeated)
 
     def refuse(self, error: OrchestratorError) -> None:
         """Refuse every sending."""
