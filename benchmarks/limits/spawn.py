@@ -5,6 +5,7 @@ orchestrator says that the agent is online; the guard that every spawned process
 """
 
 import asyncio
+import contextlib
 import os
 import sys
 import time
@@ -19,10 +20,11 @@ from benchmarks.limits.limit import Limit
 from nats.aio.client import Client as Nats
 
 from callboard.bus.client import Client
+from callboard.orchestrator.launcher import INHERITED
 from callboard.schemas.subjects import Subjects
 from callboard.schemas.vocabulary import AgentState
 
-TURNS: Final = 25
+TURNS: Final = 100
 WITHIN_S: Final = 60.0
 ECHO: Final = (sys.executable, "-m", "callboard.agents.echo")
 AT: Final = Subjects("default")
@@ -59,17 +61,44 @@ async def _spawned_ms(bus: Nats, client: Client, agent_id: str) -> float:
     began = time.perf_counter()
     await client.spawn("worker", agent_id=agent_id, timeout_s=WITHIN_S)
     spent = 1e3 * (time.perf_counter() - began)
+    ended = _end_of(agent_id)
     await client.shutdown_agent(agent_id, grace_ms=0)
-    # Its end costs what the next start needs.
+    await asyncio.wait_for(ended, WITHIN_S)
     await stopped.next_msg(timeout=WITHIN_S)
     await stopped.unsubscribe()
     return spent
 
 
+def _end_of(agent_id: str) -> asyncio.Future[None]:
+    """Done when the agent's process has ended, whose end would cost what the next start needs."""
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[None] = loop.create_future()
+    name = f"CALLBOARD_AGENT_ID={agent_id}".encode()
+    (pid,) = (int(path.parent.name) for path in Path("/proc").glob("[0-9]*/environ") if name in _lines(path))
+    descriptor = os.pidfd_open(pid)
+
+    def settle() -> None:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+        ended.set_result(None)
+
+    loop.add_reader(descriptor, settle)
+    return ended
+
+
+def _lines(environ: Path) -> list[bytes]:
+    with contextlib.suppress(OSError):  # another's, or gone
+        return environ.read_bytes().split(b"\0")
+    return []
+
+
 async def _by_hand_ms(bus: Nats, environment: Mapping[str, str], agent_id: str) -> float:
     online = await bus.subscribe(AT.agent_event(AgentState.ONLINE, agent_id))
+    stopped = await bus.subscribe(AT.agent_event(AgentState.STOPPED, agent_id))
     await bus.flush()
-    env = {**environment, "CALLBOARD_AGENT_ID": agent_id, "CALLBOARD_ROLE": "worker", "PATH": os.environ["PATH"]}
+    inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    ours = {"CALLBOARD_AGENT_ID": agent_id, "CALLBOARD_ROLE": "worker", "PYTHONUNBUFFERED": "1"}
+    env = {**inherited, **environment, **ours}
     began = time.perf_counter()
     process = await asyncio.create_subprocess_exec(*ECHO, env=env, stderr=asyncio.subprocess.DEVNULL)
     try:
@@ -78,4 +107,6 @@ async def _by_hand_ms(bus: Nats, environment: Mapping[str, str], agent_id: str) 
     finally:
         process.terminate()
         await process.wait()
+        await stopped.next_msg(timeout=WITHIN_S)
+        await stopped.unsubscribe()
         await online.unsubscribe()

@@ -16,6 +16,7 @@ from callboard.agents.invocation import Call, Invocation
 from callboard.agents.pipes import InputPipe, OutputPipe, OutputTooLargeError
 from callboard.agents.progress_lines import ProgressLines
 from callboard.agents.workdir import fresh_directory
+from callboard.bus.processes import Process
 from callboard.schemas.limits import RESULT_BYTES
 
 STDERR_TAIL_BYTES: Final = 1_500
@@ -85,15 +86,13 @@ class Command:
     async def _run(self, ctx: TaskContext, call: Call, cwd: str | None) -> bytes:
         async with InputPipe() as stdin, OutputPipe() as stdout, OutputPipe() as stderr:
             try:
-                process = await asyncio.create_subprocess_exec(
-                    *_GATE,
-                    *call.argv,
+                process = Process(
+                    (*_GATE, *call.argv),
+                    env=call.env,
                     stdin=stdin.child_end,
                     stdout=stdout.child_end,
                     stderr=stderr.child_end,
-                    env=call.env,
                     cwd=cwd,
-                    start_new_session=True,
                 )
             except OSError as error:
                 raise TaskFailed(f"cannot start {self.argv[0]}: {error}", type="cannot_start") from None
@@ -106,7 +105,7 @@ class Command:
 
     async def _follow(
         self,
-        process: asyncio.subprocess.Process,
+        process: Process,
         stdout: OutputPipe,
         stderr: OutputPipe,
         on_stderr: Callable[[bytes], None],

@@ -10,8 +10,9 @@ import os
 import signal
 import sys
 import threading
-from asyncio.subprocess import Process
 from pathlib import Path
+
+from callboard.bus.processes import Process
 
 _REAPER = str(Path(__file__).with_name("reaper.py"))
 

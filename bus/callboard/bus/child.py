@@ -13,12 +13,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from callboard.bus.guard import UNSET
+from callboard.bus.processes import Process
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -52,7 +54,7 @@ class Child:
 
     def __init__(
         self,
-        process: asyncio.subprocess.Process,
+        process: Process,
         *,
         name: str,
         log: Path,
@@ -105,12 +107,15 @@ class Child:
         try:
             with _open_log(log) as output:
                 log_start = os.fstat(output.fileno()).st_size
-                process = await asyncio.create_subprocess_exec(
-                    sys.executable, "-I", "-S", str(GUARD), *guard, *map(str, command),
-                    cwd=cwd, env=dict(env), pass_fds=tuple(pass_fds), start_new_session=True,
-                    stdin=asyncio.subprocess.PIPE if DEATH_NOTICE == "pipe" else asyncio.subprocess.DEVNULL,
-                    stdout=output, stderr=output,
-                )  # fmt: skip
+                process = Process(
+                    [sys.executable, "-I", "-S", str(GUARD), *guard, *map(str, command)],
+                    env=env,
+                    stdin=subprocess.PIPE if DEATH_NOTICE == "pipe" else subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    cwd=cwd,
+                    pass_fds=pass_fds,
+                )
         except OSError as error:
             raise EmbeddedServerError(f"{name} could not be started in {cwd}: {error}") from error
         return cls(process, name=name, log=log, log_start=log_start, stop_signal=stop_signal, grace_s=grace_s)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 from callboard.bus.child import DEATH_NOTICE, GUARD
 from callboard.bus.guard import UNSET
+from callboard.bus.processes import Process
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,7 +43,7 @@ passed on; bash passes `SHLVL` all the same."""
 class AgentProcess:
     """A process; made by `start`."""
 
-    def __init__(self, process: asyncio.subprocess.Process, output: asyncio.Task[None]) -> None:
+    def __init__(self, process: Process, output: asyncio.Task[None]) -> None:
         self._process = process
         self._output = output
 
@@ -60,11 +61,13 @@ class AgentProcess:
             lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(read_end, "rb", buffering=0)
         )
         try:
-            process = await asyncio.create_subprocess_exec(
-                *_guard(env), *argv,
-                env=dict(env), start_new_session=True, stdout=write_end, stderr=write_end,
-                stdin=asyncio.subprocess.PIPE if DEATH_NOTICE == "pipe" else asyncio.subprocess.DEVNULL,
-            )  # fmt: skip
+            process = Process(
+                [*_guard(env), *argv],
+                env=env,
+                stdin=subprocess.PIPE if DEATH_NOTICE == "pipe" else subprocess.DEVNULL,
+                stdout=write_end,
+                stderr=write_end,
+            )
         except BaseException:
             transport.close()
             raise
@@ -90,8 +93,7 @@ class AgentProcess:
 
     def terminate(self) -> None:
         """SIGTERM to the process alone: what it has started is its own to end."""
-        with contextlib.suppress(ProcessLookupError):
-            self._process.terminate()
+        self._process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """SIGKILL to the whole group, at once. A group that is gone already is what was wanted."""
