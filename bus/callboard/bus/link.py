@@ -17,19 +17,20 @@ that is replaced, each for a reason found by running it:
 import asyncio
 import contextlib
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 import structlog
 from nats.aio.client import PING_PROTO, PONG_PROTO, Client
+from nats.aio.transport import TcpTransport
 
+from callboard.bus.arrivals import Arrivals
 from callboard.bus.options import BusOptions, address, dial_target
 from callboard.bus.wire import BrokenFrameError, FrameReader, OnMessage
 from callboard.schemas.errors import ConfigurationError, PayloadTooLargeError, UnavailableError
 
 log = structlog.get_logger("callboard.bus")
 
-READ_BYTES: Final = 64 * 1024
 SLOW_BYTES: Final = 4 * 1024 * 1024
 """With more than this unwritten, whoever can wait does."""
 FULL_BYTES: Final = 64 * 1024 * 1024
@@ -184,16 +185,29 @@ class Link(Client):
         self._current_server = server
 
     async def _read_loop(self) -> None:
-        reason = "the server closed the connection"
+        """Take what has come since the handshake, and have the rest handed on as it comes."""
+        tcp = self._transport
+        assert isinstance(tcp, TcpTransport)  # noqa: S101 - no other scheme is dialled
+        assert tcp._io_reader is not None  # noqa: S101, SLF001 - it is connected
+        assert tcp._io_writer is not None  # noqa: S101, SLF001 - it is connected
+        transport = cast("asyncio.Transport", tcp._io_writer.transport)  # noqa: SLF001 - as above
+        Arrivals(transport, self._arrived, self.lose)
+        # At its end a reader gives what it holds without waiting, so that nothing can overtake this.
+        tcp._io_reader.feed_eof()  # noqa: SLF001 - as above
+        self._arrived(await tcp._io_reader.read())  # noqa: SLF001 - as above
+        if transport.is_closing():
+            self.lose("the server closed the connection")
+
+    def _arrived(self, data: bytes) -> None:
+        if self.lost.done():
+            return
         try:
-            while self._transport is not None and (data := await self._transport.read(READ_BYTES)):
-                self._frames.feed(data)
-        except (OSError, BrokenFrameError) as error:
-            reason = str(error)
+            self._frames.feed(data)
+        except BrokenFrameError as error:
+            self.lose(str(error))
         except Exception as error:
-            reason = f"reading failed: {error!r}"
+            self.lose(f"reading failed: {error!r}")
             log.exception("reading from NATS failed")
-        self.lose(reason)
 
     def _control(self, line: bytes) -> None:
         if line == b"PING":

@@ -44,6 +44,7 @@ class ReplyGuard:
     ) -> None:
         self._prefixes = prefixes
         self._closed_roots = (own_root, *_NATS_OWN)
+        self._below_them = tuple(f"{root}." for root in self._closed_roots)
         self._on_drop = on_drop
         self.dropped: Counter[DropReason] = Counter()
 
@@ -57,7 +58,8 @@ class ReplyGuard:
         """Whether `reply` is a subject that anybody may aim our answer at."""
         return (
             reply.startswith(self._prefixes)
-            and not any(reply == root or reply.startswith(f"{root}.") for root in self._closed_roots)
+            and not reply.startswith(self._below_them)
+            and reply not in self._closed_roots
             and is_subject(reply)
         )
 

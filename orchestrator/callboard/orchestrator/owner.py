@@ -424,6 +424,8 @@ class PoolOwner:
 
 def _counts_less_refused(batch: Batch, committed: Committed) -> dict[TaskState, int]:
     """What is durable of the batch's counts: a task whose key was another's never existed."""
+    if not committed.refused:
+        return batch.counts
     refused = Counter(
         change.columns.state for change in batch.changes.tasks if change.columns.task_id in committed.refused
     )

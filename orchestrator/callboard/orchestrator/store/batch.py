@@ -4,8 +4,8 @@ Rules:
 - `pool_lease` is updated under its lock, and each other part joins the row that comes back: a fenced owner writes
   nothing at all. All parts see the database as it was before the statement.
 - A part without rows is left out, so there are few shapes of statement, and each is prepared once.
-- Rows arrive as one array for each column. `id = ANY(ids)` beside the join is what makes the planner use the index
-  (the cached plan of the join alone scans the table; see `connections.WRITING`).
+- Rows arrive as one array for each column, most of them as text (`literals`). `id = ANY(ids)` beside the join is what
+  makes the planner use the index (the cached plan of the join alone scans the table; see `connections.WRITING`).
 - Updates and deletions carry the state and attempt that the batch before left: what does not match is not written.
 - A new task with a key is inserted only if the key was free, or is free again.
 - What is told goes in one piece, with the tasks beside it that were not written: what is told of those is not so.
@@ -14,7 +14,7 @@ Rules:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Final
 
 KEPT_ATTEMPTS_SQL: Final = """CASE WHEN x.ended IS NULL THEN t.attempts ELSE
@@ -28,7 +28,7 @@ HISTORY_COLUMNS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Head:
     """The part that yields the lease's row, from the first `parameters` parameters of the statement."""
 
@@ -36,7 +36,7 @@ class Head:
     sql: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Part:
     """Rows to write. `{rows}` stands for the arrays unnested as `x`, `{ids}` for the array of the first column.
 
@@ -47,6 +47,11 @@ class Part:
     columns: tuple[tuple[str, str], ...]
     sql: str
     written: str | None = None
+
+    @cached_property
+    def literals(self) -> tuple[bool, ...]:
+        """Which columns arrive as text: not the first, by which rows are found, and nothing that is bytes anyway."""
+        return tuple(place > 0 and kind != "bytea" for place, (_, kind) in enumerate(self.columns))
 
 
 TAKE: Final = Head(
@@ -372,7 +377,10 @@ def _unwritten(ids: list[str], parts: tuple[Part, ...]) -> str:
 
 
 def _numbered(part: Part, first: int) -> str:
-    arrays = ", ".join(f"${first + place}::{kind}[]" for place, (_, kind) in enumerate(part.columns))
+    arrays = ", ".join(
+        f"${first + place}::{'text::' if is_literal else ''}{kind}[]"
+        for place, ((_, kind), is_literal) in enumerate(zip(part.columns, part.literals, strict=True))
+    )
     names = ", ".join(name for name, _ in part.columns)
     return (
         part.sql.replace("{rows}", f"unnest({arrays}) AS x({names})")

@@ -10,6 +10,7 @@ import msgspec
 
 from callboard.orchestrator.core.changes import Changes
 from callboard.orchestrator.store import batch
+from callboard.orchestrator.store.literals import literal
 from callboard.orchestrator.store.outbox import pressed
 from callboard.orchestrator.store.port import NO_EVENTS, NOTHING_PUBLISHED
 
@@ -25,10 +26,10 @@ _json = msgspec.json.Encoder()
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The parts that a batch has, and their arrays in the order of the statement's parameters."""
+    """The parts that a batch has, and their arrays in the order of the statement's parameters, some as literals."""
 
     parts: tuple[Part, ...]
-    arrays: list[list[Any]]
+    arrays: list[list[Any] | str]
 
 
 def rows_of(changes: Changes, events: Events = NO_EVENTS, published: Published = NOTHING_PUBLISHED) -> Rows:
@@ -83,7 +84,11 @@ def rows_of(changes: Changes, events: Events = NO_EVENTS, published: Published =
         (batch.PUBLISHED, [] if published == NOTHING_PUBLISHED else [(n,) for place in published for n in place]),
     )
     filled = [(part, rows) for part, rows in pairs if rows]
-    arrays = [_array(column) for _, rows in filled for column in zip(*rows, strict=True)]
+    arrays = [
+        literal(column) if is_literal else _array(column)
+        for part, rows in filled
+        for is_literal, column in zip(part.literals, zip(*rows, strict=True), strict=True)
+    ]
     return Rows(tuple(part for part, _ in filled), arrays)
 
 

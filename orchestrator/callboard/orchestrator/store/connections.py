@@ -100,11 +100,7 @@ class Connections:
             ConfigurationError: the URL is none.
         """
         lent = None
-        try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                await self._slots.acquire()
-        except TimeoutError:
-            raise StoreUnavailableError("the database is too busy to answer", handed_over=False) from None
+        await self._take_turn()
         try:
             lent = Lent(await self._take())
             self._busy.add(lent.pg)
@@ -124,6 +120,16 @@ class Connections:
             if lent is not None:
                 self._busy.discard(lent.pg)
             self._slots.release()
+
+    async def _take_turn(self) -> None:
+        if not self._slots.locked():
+            await self._slots.acquire()  # at once, and nearly always: a timer would cost more
+            return
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise StoreUnavailableError("the database is too busy to answer", handed_over=False) from None
 
     async def _take(self) -> PgConnection:
         if self._closed:

@@ -27,8 +27,9 @@ BACKLOG: Final = """
 SELECT count(*) AS rows, coalesce(sum(octet_length(events)), 0)::bigint AS bytes, min(at_ms) AS oldest_ms
 FROM event_outbox WHERE pool = $1
 """
-_FASTEST: Final = 1
-"""Of zlib's levels; the best one saves a tenth more, for three times the work."""
+_PRESS: Final = (1, zlib.DEFLATED, 12, 5)
+"""The fastest level; the best one saves a tenth more, for three times the work. A window and tables that hold a few
+events, since one is like the next: to make the default ones ready takes 50 us, to press a task's events 5."""
 
 
 class _Line(msgspec.Struct):
@@ -54,7 +55,8 @@ async def backlog(pg: PgConnection, pool: str) -> Backlog:
 
 def pressed(lines: Iterable[bytes]) -> bytes:
     """What a batch tells, as it is written. Several of these behind one another can be read like one."""
-    return zlib.compress(b"\n".join(lines), _FASTEST)
+    press = zlib.compressobj(*_PRESS)
+    return press.compress(b"\n".join(lines)) + press.flush()
 
 
 def _told(row: Record) -> bytes:
