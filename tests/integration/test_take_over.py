@@ -47,7 +47,15 @@ async def keeping(bus: Bus, store: Store, *, holder: str = "me", lease_ms: int =
         ids=TaskIds(),
         facts=ProcessFacts(mode=config.mode, version="0", started_ms=0),
         holder=holder,
-        replicas=(replicas := Replicas(bus, prefix=config.prefix, holder=holder)),
+        replicas=(
+            replicas := Replicas(
+                bus,
+                prefix=config.prefix,
+                holder=holder,
+                store=store.identity,
+                on_conflict=lambda e: pytest.fail(e.message),
+            )
+        ),
         on_unfit=lambda error: pytest.fail(error.message),
     )
     keeper = PoolKeeper("default", premises)

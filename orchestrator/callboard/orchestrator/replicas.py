@@ -6,10 +6,12 @@ Rules:
 - From the same news all conclude the same (`spread`), and only the giver of a pool acts. Before it does, the news must
   have been the same for a while: while replicas come and go nothing is moved.
 - News never make an owner: the lease does. Wrong, late or missing news cost a hand-over too many or too few.
+- Who begins asks first whether somebody serves its pools from another database (`strangers`).
 """
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 import msgspec
@@ -18,8 +20,9 @@ import structlog
 from callboard.bus.connection import Bus, BusMessage, BusSubscription
 from callboard.orchestrator.clock import steady_s
 from callboard.orchestrator.spread import Standing, heirs, next_move
+from callboard.orchestrator.strangers import conflict, is_stranger, must_leave, shared_pool
 from callboard.schemas.codec import encode
-from callboard.schemas.errors import OrchestratorError
+from callboard.schemas.errors import ConfigurationError, OrchestratorError
 
 log = structlog.get_logger("callboard.orchestrator")
 
@@ -27,6 +30,8 @@ EVERY_S: Final = 0.5
 GONE_S: Final = 2.5
 SETTLE_S: Final = 1.5
 """For how long the news must have been the same before a pool is moved."""
+ASK_S: Final = 0.5
+"""Who is there answers at once; one that is frozen is met when it wakes."""
 _STANDING = msgspec.json.Decoder(Standing)
 
 
@@ -74,12 +79,26 @@ class Replicas:
         bus: The connection.
         prefix: The first token of all subjects.
         holder: Who we are.
+        store: Whose truth we serve, if that is known.
+        on_conflict: Called when one of our pools is served from another database, and it is we who must leave.
     """
 
-    def __init__(self, bus: Bus, *, prefix: str, holder: str) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        *,
+        prefix: str,
+        holder: str,
+        store: str | None,
+        on_conflict: Callable[[ConfigurationError], None],
+    ) -> None:
         self._bus = bus
         self._subject = replicas_subject(prefix)
         self._holder = holder
+        self._store = store
+        self._on_conflict = on_conflict
+        self._since_ms = int(time.time() * 1000)
+        self._met: set[str] = set()
         self._stands: dict[str, Stand] = {}
         self._others: dict[str, Standing] = {}
         self._heard_s: dict[str, float] = {}
@@ -94,8 +113,13 @@ class Replicas:
         self._stands = {stand.pool: stand for stand in stands}
 
     async def start(self) -> None:
-        """Speak and listen. May be called twice."""
+        """Speak and listen. May be called twice.
+
+        Raises:
+            ConfigurationError: One of our pools is served from another database.
+        """
         if self._running is None:
+            await self._ask()
             self._subscription = await self._bus.subscribe(self._subject, self._hear)
             self._running = asyncio.create_task(self._run(), name="replicas")
 
@@ -116,6 +140,17 @@ class Replicas:
     def is_heir(self, pool: str) -> bool:
         """Whether nobody has the pool and it is for us to take it."""
         return heirs(self._standings()).get(pool) == self._holder
+
+    async def _ask(self) -> None:
+        """Ask who is there, before we listen ourselves; nobody, mostly, which NATS says at once."""
+        try:
+            answer = await self._bus.request(self._subject, encode(self._standing()), timeout_s=ASK_S)
+            other = _STANDING.decode(answer.data)
+        except (OrchestratorError, msgspec.MsgspecError):
+            return
+        pool = shared_pool(other, frozenset(self._stands))
+        if pool is not None and is_stranger(other, self._store):
+            raise conflict(pool, other)
 
     async def _run(self) -> None:
         while True:
@@ -146,6 +181,11 @@ class Replicas:
             return
         if standing.holder == self._holder:
             return
+        if message.reply:
+            self._answer(message.reply)
+        if is_stranger(standing, self._store):
+            self._meet(standing)
+            return
         before = self._others.pop(standing.holder, None)
         self._heard_s.pop(standing.holder, None)
         if standing.owns or standing.would_serve:  # else it leaves, or can do nothing now
@@ -153,6 +193,23 @@ class Replicas:
             self._heard_s[standing.holder] = steady_s()
         if before != self._others.get(standing.holder):
             self._wake_heirs()
+
+    def _answer(self, reply: str) -> None:
+        try:
+            self._bus.send(reply, encode(self._standing()))
+        except OrchestratorError as error:
+            log.debug("replica not answered", reason=error.message)
+
+    def _meet(self, other: Standing) -> None:
+        pool = shared_pool(other, frozenset(self._stands))
+        if pool is None or other.holder in self._met:
+            return
+        self._met.add(other.holder)
+        error = conflict(pool, other)
+        if must_leave(self._standing(), other):
+            self._on_conflict(error)
+        else:
+            log.error("two databases for one pool: the other replica should leave", reason=error.message)
 
     def _forget_the_silent(self) -> None:
         silent = [holder for holder, heard_s in self._heard_s.items() if steady_s() - heard_s > GONE_S]
@@ -188,4 +245,6 @@ class Replicas:
             owns=frozenset(stand.pool for stand in stands if stand.holds_lease),
             would_serve=frozenset(stand.pool for stand in stands if stand.would_serve),
             may_move=frozenset(stand.pool for stand in stands if stand.may_move),
+            store=self._store,
+            since_ms=self._since_ms,
         )

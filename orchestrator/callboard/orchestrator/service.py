@@ -92,7 +92,8 @@ class Orchestrator:
         """Start; when this returns, every pool has an owner and serves. May be called twice.
 
         Raises:
-            ConfigurationError: The servers' settings, the schema or the durability do not fit.
+            ConfigurationError: The servers' settings, the schema or the durability do not fit, or somebody serves a
+                pool from another database.
             EmbeddedServerError: An embedded server does not start.
             DatabaseOperationError: A pool found no owner within 30 s, and nobody was loading it.
         """
@@ -121,7 +122,10 @@ class Orchestrator:
         await self.shutdown()
 
     async def until_unfit(self) -> ConfigurationError:
-        """Wait until this process can serve no more, because another version migrated the database; and why."""
+        """Wait until this process can serve no more; and why.
+
+        Another version migrated the database, or a pool of ours is served from another database.
+        """
         return await self._unfit.get()
 
     @property
@@ -244,7 +248,13 @@ class Orchestrator:
             keepers[agent.pool].agent_ended(agent.agent_id)
 
         holder = f"{config.replica}-{secrets.token_hex(8)}"
-        replicas = Replicas(bus, prefix=config.prefix, holder=holder)
+        leaving: list[asyncio.Task[None]] = []
+
+        def leave(error: ConfigurationError) -> None:
+            leaving.extend(asyncio.create_task(keeper.stop()) for keeper in keepers.values())
+            self._unfit.put_nowait(error)
+
+        replicas = Replicas(bus, prefix=config.prefix, holder=holder, store=store.identity, on_conflict=leave)
         premises = Premises(
             config=config,
             bus=bus,
@@ -264,10 +274,8 @@ class Orchestrator:
         )
         keepers.update({pool: PoolKeeper(pool, premises) for pool in config.pools})
         replicas.attach(list(keepers.values()))
-        if config.enable_database_persistence:
-            # A pool in memory cannot be handed over.
-            await replicas.start()
-            stack.push_async_callback(replicas.stop)
+        await replicas.start()
+        stack.push_async_callback(replicas.stop)
         running = [asyncio.create_task(keeper.run()) for keeper in keepers.values()]
         stack.push_async_callback(_stop_keepers, list(keepers.values()), running)
         chores = Chores(premises, list(keepers.values()))

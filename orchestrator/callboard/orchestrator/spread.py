@@ -30,6 +30,10 @@ class Standing(Message, frozen=True, kw_only=True):
     """Pools that it stands for, does not own, and could serve at once."""
     may_move: frozenset[str]
     """Pools that it owns and could hand over."""
+    store: str | None = None
+    """The identity of its database, if it knows and says it."""
+    since_ms: int = 0
+    """When it began, by its wall clock."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ Rules:
 from __future__ import annotations
 
 import heapq
+import secrets
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -94,6 +95,7 @@ class MemoryStore:
     durability = Durability.MEMORY
 
     def __init__(self, *, key_retention_ms: int, clock: Callable[[], int] = wall_clock_ms) -> None:
+        self.identity: str | None = f"memory-{secrets.token_hex(8)}"
         self._key_retention_ms = key_retention_ms
         self._clock = clock
         self._holdings: dict[str, _Holding] = {}

@@ -115,6 +115,8 @@ def _upgrade(connection: Connection) -> MigrationReport:
     after = context.get_current_revision()
     if before != after:
         connection.execute(text(schema.mark(schema.OLDEST_SERVED)))
+    if connection.scalar(text(schema.READ_IDENTITY)) is None:
+        connection.execute(text(schema.give_identity()))
     if ends_old_owners:
         connection.execute(text(schema.FENCE))
     return MigrationReport(before, after)

@@ -166,6 +166,11 @@ class Store(Protocol):
         """What an acknowledged commit survives; known after `open`."""
         ...
 
+    @property
+    def identity(self) -> str | None:
+        """Whose truth this is: the same for all who share it, another for every other. Known after `open`, or not."""
+        ...
+
     async def open(self) -> None:
         """Connect, check the schema's version and the durability settings.
 

@@ -18,7 +18,7 @@ from callboard.orchestrator.store.connections import DISPATCHING, READING, WRITI
 from callboard.orchestrator.store.documents import document_of
 from callboard.orchestrator.store.driver import PgConnection
 from callboard.orchestrator.store.port import NO_EVENTS, NOTHING_PUBLISHED
-from callboard.orchestrator.store.schema import check_schema
+from callboard.orchestrator.store.schema import READ_IDENTITY, check_schema
 from callboard.schemas.errors import ConfigurationError
 from callboard.schemas.vocabulary import Durability
 
@@ -65,6 +65,7 @@ class PostgresStore:
         self._key_retention_ms = key_retention_ms
         self._allow_relaxed = allow_relaxed_durability
         self._durability = Durability.FSYNC
+        self._identity: str | None = None
         self._writing = Connections(database_url, WRITING, limit=WRITERS)
         self._dispatching = Connections(database_url, DISPATCHING, limit=DISPATCHERS)
         self._reading = Connections(database_url, READING, limit=READERS)
@@ -73,6 +74,11 @@ class PostgresStore:
     def durability(self) -> Durability:
         """What an acknowledged commit survives; known after `open`."""
         return self._durability
+
+    @property
+    def identity(self) -> str | None:
+        """Whose truth this is; `None` in a database that was migrated by an older version. Known after `open`."""
+        return self._identity
 
     async def open(self) -> None:
         """Connect, check the schema's version and the durability settings.
@@ -88,6 +94,7 @@ class PostgresStore:
         async with self._writing.use() as lent:
             await check_schema(lent.pg)
             self._durability = await self._check_durability(lent.pg)
+            self._identity = await lent.pg.fetchval(READ_IDENTITY)
 
     async def _check_durability(self, pg: PgConnection) -> Durability:
         row = await pg.fetchrow(f"SELECT {', '.join(f'current_setting({name!r})' for name in _DURABILITY)}")

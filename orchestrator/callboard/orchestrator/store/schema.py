@@ -7,10 +7,13 @@ Rules:
   owner in the same transaction; whoever is too old finds that out when it takes a pool again, and stops.
 - What the schema serves is written where the database keeps its version: in the comment of that table, which exists
   before any migration of ours and is dumped with it.
+- In the same way a database has an identity, given once. It stays through dump and upgrade of the server; a copy has it
+  too, and is taken for the same truth.
 """
 
 from __future__ import annotations
 
+import uuid
 from typing import Final
 
 import asyncpg
@@ -31,6 +34,14 @@ _FOUND: Final = f"""
 SELECT version_num AS revision, coalesce(obj_description('{VERSION_TABLE}'::regclass), version_num) AS oldest_served
 FROM {VERSION_TABLE}
 """  # noqa: S608 - made of the constant above
+
+
+READ_IDENTITY: Final = "SELECT obj_description('pool_lease'::regclass)"
+
+
+def give_identity() -> str:
+    """The statement that tells this database from all others."""
+    return f"COMMENT ON TABLE pool_lease IS '{uuid.uuid4()}'"
 
 
 def mark(oldest_served: str) -> str:

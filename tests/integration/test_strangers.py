@@ -1,0 +1,125 @@
+"""Two databases for one pool on one NATS: real processes, real servers; the later one leaves, the other goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import asyncpg
+import pytest
+from tests.support.replica import WITHIN_S, replica
+
+from callboard.bus.client import Client
+from callboard.bus.connection import Bus, BusOptions
+from callboard.orchestrator.config import NatsSettings, OrchestratorConfig, OrchestratorMode
+from callboard.orchestrator.replicas import replicas_subject
+from callboard.orchestrator.service import Orchestrator
+from callboard.orchestrator.spread import Standing
+from callboard.orchestrator.store.migrate import migrate
+from callboard.schemas.codec import encode
+from callboard.schemas.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from callboard.bus.embedded import EmbeddedNats
+    from callboard.orchestrator.store.embedded import EmbeddedPostgres
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def other_url(postgres_server: EmbeddedPostgres, database_names: Iterator[str]) -> AsyncIterator[str]:
+    """A second database with our tables."""
+    name = next(database_names)
+    admin = await asyncpg.connect(**postgres_server.connect_args)
+    try:
+        await admin.execute(f"CREATE DATABASE {name}")
+        await migrate(postgres_server.dsn_of(name))
+        yield postgres_server.dsn_of(name)
+        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    finally:
+        await admin.close()
+
+
+def orchestrator(nats_server: EmbeddedNats, database_url: str | None, *, pool: str = "default") -> Orchestrator:
+    config = OrchestratorConfig(
+        mode=OrchestratorMode.TEST,
+        nats=NatsSettings(url=nats_server.url),
+        database_url=database_url,
+        enable_database_persistence=database_url is not None,
+        allow_relaxed_durability=True,
+        pools=(pool,),
+        http_port=0,
+    )
+    return Orchestrator(config)
+
+
+def imposter(*, since_ms: int, pool: str = "default") -> bytes:
+    pools = frozenset({pool})
+    nothing = frozenset[str]()
+    return encode(
+        Standing(
+            holder="imposter", owns=pools, would_serve=nothing, may_move=nothing, store="elsewhere", since_ms=since_ms
+        )
+    )
+
+
+async def test_who_finds_a_pool_served_from_another_database_does_not_begin(
+    nats_server: EmbeddedNats, database_url: str, other_url: str
+) -> None:
+    async with replica(nats_server.url, database_url), Client.connect(nats_server.url) as client:
+        for wrong in (other_url, None):
+            with pytest.raises(ConfigurationError, match="pool default is served from another database, by replica"):
+                await orchestrator(nats_server, wrong).start()
+        assert (await client.submit("noop")).created
+
+
+async def test_with_pools_of_their_own_they_are_strangers_that_do_no_harm(
+    nats_server: EmbeddedNats, database_url: str, other_url: str
+) -> None:
+    async with (
+        replica(nats_server.url, database_url),
+        orchestrator(nats_server, other_url, pool="elsewhere") as stranger,
+        Client.connect(nats_server.url) as client,
+    ):
+        assert (await client.submit("noop")).created
+        assert (await stranger.client.submit("noop")).created
+
+
+async def test_the_later_of_two_leaves_and_says_why(nats_server: EmbeddedNats, database_url: str) -> None:
+    bus = await Bus.connect(BusOptions(servers=(nats_server.url,)))
+    async with bus, replica(nats_server.url, database_url, stderr=asyncio.subprocess.PIPE) as later:
+        bus.send(replicas_subject("callboard"), imposter(since_ms=1))
+        async with asyncio.timeout(WITHIN_S):
+            _, told = await later.process.communicate()
+        assert later.process.returncode == 2
+        assert b"pool default is served from another database, by replica imposter" in told
+        # Its lease was given up, so that whoever has the right database need not wait for it.
+        pg = await asyncpg.connect(database_url)
+        assert await pg.fetchval("SELECT holder FROM pool_lease WHERE pool = 'default'") is None
+        await pg.close()
+
+
+async def test_the_first_of_two_stays(nats_server: EmbeddedNats, database_url: str) -> None:
+    bus = await Bus.connect(BusOptions(servers=(nats_server.url,)))
+    async with bus, replica(nats_server.url, database_url) as first, Client.connect(nats_server.url) as client:
+        bus.send(replicas_subject("callboard"), imposter(since_ms=2**52))
+        bus.send(replicas_subject("callboard"), imposter(since_ms=1, pool="elsewhere"))
+        answer = await bus.request(replicas_subject("callboard"), imposter(since_ms=2**52), timeout_s=WITHIN_S)
+        assert b'"store":"elsewhere"' not in answer.data
+        assert (await client.submit("noop")).created
+        assert await first.stop() == 0
+
+
+async def test_an_identity_is_given_once_and_an_old_database_gets_one(database_url: str) -> None:
+    await migrate(database_url)
+    pg = await asyncpg.connect(database_url)
+    read = "SELECT obj_description('pool_lease'::regclass)"
+    given = await pg.fetchval(read)
+    await migrate(database_url)
+    assert await pg.fetchval(read) == given
+    await pg.execute("COMMENT ON TABLE pool_lease IS NULL")
+    await migrate(database_url)
+    assert await pg.fetchval(read) not in (None, given)
+    await pg.close()
