@@ -148,21 +148,24 @@ async def test_it_is_found_as_any_agent(url: str, bus: Bus) -> None:
 
 @pytest.mark.parametrize("data", [b"hello", b'{"prompt": "hello"}'])
 async def test_a_prompt_is_acknowledged_followed_and_answered(url: str, bus: Bus, client: Client, data: bytes) -> None:
+    heard = asyncio.Event()
+
     async def slow(ctx: TaskContext) -> str:
         await ctx.progress(50, "half")
-        await asyncio.sleep(0.5)  # longer than the next sign of life is away
+        await heard.wait()
         return await echo(ctx)
 
     options: Any = {"priority": TaskPriority.HIGH, "capabilities": ["work"]}
     async with gateway(url, options=options), working(url, slow):
         call = await Call.of(bus, data)
+        states: list[str] = []
+        while states.count("ack") < 2 or "running 50% half" not in states:
+            states.append(await call.chunk("status"))
+        heard.set()
         messages = await call.end()
         chunks = [json.loads(message.data) for message in messages[:-1]]
         assert chunks[0] == {"type": "status", "data": "ack"}
         assert chunks[-1] == {"type": "response", "data": "echo: hello"}
-        states = [chunk["data"] for chunk in chunks if chunk["type"] == "status"]
-        assert "running 50% half" in states
-        assert states.count("ack") > 1
         [task, *_] = (await client.list(type="prompt")).tasks
         assert (task.priority, task.state) == (TaskPriority.HIGH, TaskState.SUCCEEDED)
 

@@ -187,8 +187,8 @@ SESSION: Final = (
     ),
     Mutant(
         safeguard="duplicate assignment run once",
-        path=f"{_SESSION}/machine.py",
-        old="        known = self._recent.answer(ref, now_ms=self._now_ms)",
+        path=f"{_SESSION}/offers.py",
+        old="        known = self._recent.answer(ref, now_ms=now_ms)",
         new="        known = None",
         tests=_SESSION_TESTS,
         simulated=True,
@@ -196,7 +196,7 @@ SESSION: Final = (
     Mutant(
         safeguard="cancelled attempt remembered",
         path=f"{_SESSION}/machine.py",
-        old="            self._remember(ref, _CANCELLED)\n            held = ",
+        old="            self._offers.remember(ref, CANCELLED, now_ms=self._now_ms)\n            held = ",
         new="            held = ",
         tests=_SESSION_TESTS,
         simulated=True,
@@ -218,9 +218,9 @@ SESSION: Final = (
     ),
     Mutant(
         safeguard="an agent without a lease takes nothing",
-        path=f"{_SESSION}/machine.py",
-        old="        if self.phase is Phase.LEASE_LOST:\n            return AssignAnswer",
-        new="        if self.phase is Phase.GONE:\n            return AssignAnswer",
+        path=f"{_SESSION}/offers.py",
+        old="        if self._presence.phase is Phase.LEASE_LOST:\n            return AssignAnswer",
+        new="        if self._presence.phase is Phase.GONE:\n            return AssignAnswer",
         tests=_SESSION_TESTS,
     ),
     Mutant(

@@ -8,26 +8,16 @@ from callboard.agents.session import effects as do
 from callboard.agents.session import events as ev
 from callboard.agents.session.delays import Delays
 from callboard.agents.session.ledger import Held, Ledger
+from callboard.agents.session.offers import ACCEPTED, CANCELLED, Offers
 from callboard.agents.session.presence import Presence
 from callboard.agents.session.questions import Questions
-from callboard.agents.session.recent import Recent
 from callboard.agents.session.states import HANDLED, AttemptCause, AttemptState, Intent, Phase, PhaseCause
-from callboard.schemas.agents import AssignAnswer
 from callboard.schemas.errors import ErrorBody, IncarnationReplacedError, UnknownIncarnationError
 from callboard.schemas.tasks import AttemptRef
-from callboard.schemas.vocabulary import DeclineReason
 
-MEMORY_MS: Final = 30_000
-"""How long an answered offer is remembered at least: well over the 7 s in which it is repeated."""
 LAST_WORDS_MS: Final = 1_000
 """How long handlers that were told to end, and reports, may take before the session leaves without them."""
 LEAVE_TIMEOUT_MS: Final = 1_000
-SOON_MS: Final = 100
-LONGEST_PATIENCE_MS: Final = 5_000
-"""A handler that does not end when it is told to must not make its agent a place of endless offers."""
-
-_ACCEPTED = AssignAnswer(accepted=True)
-_CANCELLED = AssignAnswer(accepted=False, reason="cancelled")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,16 +40,14 @@ class Session:
 
     def __init__(self, config: SessionConfig) -> None:
         delays = Delays(config.seed)
-        self._config = config
         self._presence = Presence(delays)
         self._ledger = Ledger(config.slots, delays)
         self._questions = Questions(delays)
-        self._recent = Recent()
+        self._offers = Offers(config.types, self._presence, self._ledger)
         self._intent = Intent.SERVE
         self._stop_at_ms: int | None = None
         self._leave_at_ms: int | None = None
         self._now_ms = 0
-        self._patience_ms = SOON_MS
         self._effects: list[do.Effect] = []
 
     @property
@@ -205,44 +193,10 @@ class Session:
         if not self._presence.meet(offer.epoch, self._now_ms):
             return
         ref = AttemptRef(task_id=offer.task_id, attempt=offer.attempt)
-        held = self._ledger.get(ref)
-        known = self._recent.answer(ref, now_ms=self._now_ms)
-        if held is None and known is None:
-            known = self._decline(offer.type)
-            if known is None:
-                self._ledger.accept(ref)
-                self._patience_ms = SOON_MS
-                self._do(do.AnswerOffer(event.reply, _ACCEPTED), do.StartHandler(ref, offer))
-                return
-            self._remember(ref, known)
-        self._do(do.AnswerOffer(event.reply, known or _ACCEPTED))
-
-    def _decline(self, task_type: str) -> AssignAnswer | None:
-        """Why the agent cannot take anything, or this, now; `None` when it can."""
-        if self._draining or self.phase is Phase.LEAVING:
-            return AssignAnswer(accepted=False, reason=DeclineReason.DRAINING)
-        if self.phase is Phase.LEASE_LOST:
-            return AssignAnswer(accepted=False, reason="lease_lost")
-        if self._presence.operator_drains:
-            # Either the offer or our knowledge is old: a heartbeat tells which.
-            self._presence.hurry(self._now_ms)
-            return AssignAnswer(accepted=False, reason=DeclineReason.DRAINING)
-        if self._config.types is not None and task_type not in self._config.types:
-            return AssignAnswer(accepted=False, reason=DeclineReason.UNSUPPORTED)
-        if self._ledger.is_full:
-            return AssignAnswer(accepted=False, reason=DeclineReason.BUSY, retry_after_ms=self._soon_ms())
-        return None
-
-    def _soon_ms(self) -> int | None:
-        """When a cancelled handler will have ended: soon at first, and later each time that it had not."""
-        if not self._ledger.is_winding_down:
-            return None
-        soon_ms, self._patience_ms = self._patience_ms, min(self._patience_ms * 2, LONGEST_PATIENCE_MS)
-        return soon_ms
-
-    def _remember(self, ref: AttemptRef, answer: AssignAnswer) -> None:
-        keep_ms = max(self._presence.lease_ms, MEMORY_MS)
-        self._recent.remember(ref, answer, now_ms=self._now_ms, keep_ms=keep_ms)
+        answer, begins = self._offers.answer(ref, offer.type, draining=self._draining, now_ms=self._now_ms)
+        self._do(do.AnswerOffer(event.reply, answer))
+        if begins:
+            self._do(do.StartHandler(ref, offer))
 
     # Handlers and reports.
 
@@ -301,7 +255,7 @@ class Session:
         held = self._ledger.get(event.ref)
         if held is not None and held.state is AttemptState.REPORTING:
             self._ledger.move(held, AttemptCause.SETTLED)
-            self._remember(event.ref, _ACCEPTED)
+            self._offers.remember(event.ref, ACCEPTED, now_ms=self._now_ms)
 
     def _on_report_refused(self, event: ev.ReportRefused) -> None:
         held = self._current(event)
@@ -317,7 +271,7 @@ class Session:
         else:
             self._ledger.refuse(held, event.error, self._now_ms)
             if held.state is AttemptState.ENDED:
-                self._remember(event.ref, _CANCELLED)
+                self._offers.remember(event.ref, CANCELLED, now_ms=self._now_ms)
 
     def _on_report_unanswered(self, event: ev.ReportUnanswered) -> None:
         if held := self._current(event):
@@ -342,7 +296,7 @@ class Session:
 
     def _cancel_all(self, refs: list[AttemptRef]) -> None:
         for ref in refs:
-            self._remember(ref, _CANCELLED)
+            self._offers.remember(ref, CANCELLED, now_ms=self._now_ms)
             held = self._ledger.get(ref)
             if held is None:
                 continue
