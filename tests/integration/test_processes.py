@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from callboard.bus.processes import Process
+from callboard.bus.processes import LOST, Process
 
 pytestmark = pytest.mark.anyio
 
@@ -59,6 +59,14 @@ async def test_a_signal_shows_in_the_status_and_harms_nobody_later() -> None:
     process.send_signal(signal.SIGKILL)
     assert await process.wait() == -signal.SIGKILL
     process.send_signal(signal.SIGTERM)
+
+
+async def test_a_status_that_somebody_else_took_is_no_success() -> None:
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel takes it
+    try:
+        assert await start("exit 0").wait() == LOST
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 async def test_it_leads_a_session_of_its_own_and_leaves_no_descriptor() -> None:

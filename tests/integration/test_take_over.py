@@ -53,6 +53,7 @@ async def keeping(bus: Bus, store: Store, *, holder: str = "me", lease_ms: int =
                 prefix=config.prefix,
                 holder=holder,
                 store=store.identity,
+                reply_prefixes=config.reply_prefixes,
                 on_conflict=lambda e: pytest.fail(e.message),
             )
         ),

@@ -15,7 +15,7 @@ class Arrivals(asyncio.Protocol):
     Args:
         transport: the open transport.
         on_data: gets every read, in order; must not raise.
-        on_end: told once why there will be no more.
+        on_end: told why there will be no more; perhaps twice.
     """
 
     def __init__(

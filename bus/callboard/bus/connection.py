@@ -7,7 +7,7 @@ Rules:
   anybody hears `reconnected`. Requests in flight end at once as `outcome_unknown`.
 - Of several servers each process begins with another one, so that a cluster shares them; after a loss the one that was
   lost comes last, for it may take connections and answer nobody.
-- Messages are handed on synchronously from the one read loop, so their order holds across subscriptions; a callback
+- Messages are handed on synchronously as they arrive, so their order holds across subscriptions; a callback
   only enqueues.
 - What would make the server close the connection (too large, malformed subject) is refused before it is sent.
 """

@@ -41,7 +41,7 @@ class Link(Client):
     """A connection from handshake to loss.
 
     Args:
-        on_message: gets every message, straight from the read loop, in the order of the wire.
+        on_message: gets every message, as it arrives, in the order of the wire.
         on_refused: told what the server refuses without closing the connection, permission violations mostly.
     """
 
@@ -188,15 +188,20 @@ class Link(Client):
         """Take what has come since the handshake, and have the rest handed on as it comes."""
         tcp = self._transport
         assert isinstance(tcp, TcpTransport)  # noqa: S101 - no other scheme is dialled
-        assert tcp._io_reader is not None  # noqa: S101, SLF001 - it is connected
-        assert tcp._io_writer is not None  # noqa: S101, SLF001 - it is connected
-        transport = cast("asyncio.Transport", tcp._io_writer.transport)  # noqa: SLF001 - as above
+        reader, writer = tcp._io_reader, tcp._io_writer  # noqa: SLF001 - nats-py's, see the canaries
+        assert reader is not None  # noqa: S101 - it is connected
+        assert writer is not None  # noqa: S101 - it is connected
+        transport = cast("asyncio.Transport", writer.transport)
         Arrivals(transport, self._arrived, self.lose)
+        # What the reader was told, nobody will be told again.
+        error = reader.exception()
+        has_ended = error is not None or transport.is_closing() or reader._eof  # type: ignore[attr-defined]  # noqa: SLF001 - `at_eof` is not yet, with data
         # At its end a reader gives what it holds without waiting, so that nothing can overtake this.
-        tcp._io_reader.feed_eof()  # noqa: SLF001 - as above
-        self._arrived(await tcp._io_reader.read())  # noqa: SLF001 - as above
-        if transport.is_closing():
-            self.lose("the server closed the connection")
+        reader.feed_eof()
+        if error is None:
+            self._arrived(await reader.read())
+        if has_ended:
+            self.lose(str(error or "the server closed the connection"))
 
     def _arrived(self, data: bytes) -> None:
         if self.lost.done():

@@ -50,7 +50,7 @@ from callboard.schemas.events import Envelopes, OwnerChanged
 from callboard.schemas.status import OwnerEvent
 from callboard.schemas.subjects import Subjects
 from callboard.schemas.times import to_instant
-from callboard.schemas.vocabulary import AgentState
+from callboard.schemas.vocabulary import AgentState, Durability
 
 log = structlog.get_logger("callboard.orchestrator")
 
@@ -125,6 +125,8 @@ class PoolKeeper:
             return False
         if self._leaving == self._lease.epoch or steady_s() < self._rests_until_s:
             return False
+        if self._premises.store.durability is Durability.MEMORY:
+            return False  # there is nothing to take it over from
         return all(agent.pool != self.pool for agent in self._premises.launcher.agents())
 
     @property

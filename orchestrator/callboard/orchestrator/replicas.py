@@ -5,11 +5,13 @@ Rules:
   below no pool: whoever may speak to a pool may not speak there. Who is silent for 2.5 s, less than a lease, is gone.
 - From the same news all conclude the same (`spread`), and only the giver of a pool acts. Before it does, the news must
   have been the same for a while: while replicas come and go nothing is moved.
-- News never make an owner: the lease does. Wrong, late or missing news cost a hand-over too many or too few.
-- Who begins asks first whether somebody serves its pools from another database (`strangers`).
+- News never make an owner: the lease does. Wrong, late or missing news cost a hand-over too many or too few; but who
+  claims to serve our pools from another database, since longer than we do, ends us (`strangers`).
+- Who begins asks first whether there is such a one. That takes no time when nobody is there at all.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
@@ -18,6 +20,7 @@ import msgspec
 import structlog
 
 from callboard.bus.connection import Bus, BusMessage, BusSubscription
+from callboard.bus.replies import ReplyGuard
 from callboard.orchestrator.clock import steady_s
 from callboard.orchestrator.spread import Standing, heirs, next_move
 from callboard.orchestrator.strangers import conflict, is_stranger, must_leave, shared_pool
@@ -30,7 +33,7 @@ EVERY_S: Final = 0.5
 GONE_S: Final = 2.5
 SETTLE_S: Final = 1.5
 """For how long the news must have been the same before a pool is moved."""
-ASK_S: Final = 0.5
+ASK_S: Final = 0.3
 """Who is there answers at once; one that is frozen is met when it wakes."""
 _STANDING = msgspec.json.Decoder(Standing)
 
@@ -80,6 +83,7 @@ class Replicas:
         prefix: The first token of all subjects.
         holder: Who we are.
         store: Whose truth we serve, if that is known.
+        reply_prefixes: What a subject that is answered to may start with.
         on_conflict: Called when one of our pools is served from another database, and it is we who must leave.
     """
 
@@ -90,12 +94,14 @@ class Replicas:
         prefix: str,
         holder: str,
         store: str | None,
+        reply_prefixes: tuple[str, ...],
         on_conflict: Callable[[ConfigurationError], None],
     ) -> None:
         self._bus = bus
         self._subject = replicas_subject(prefix)
         self._holder = holder
         self._store = store
+        self._guard = ReplyGuard(prefix, reply_prefixes)
         self._on_conflict = on_conflict
         self._since_ms = int(time.time() * 1000)
         self._met: set[str] = set()
@@ -142,12 +148,25 @@ class Replicas:
         return heirs(self._standings()).get(pool) == self._holder
 
     async def _ask(self) -> None:
-        """Ask who is there, before we listen ourselves; nobody, mostly, which NATS says at once."""
+        """Ask who is there, before we listen ourselves: one who answers first, and then all."""
+        question = encode(self._standing())
+        answers: list[BusMessage] = []
+        inbox = self._bus.new_inbox()
         try:
-            answer = await self._bus.request(self._subject, encode(self._standing()), timeout_s=ASK_S)
-            other = _STANDING.decode(answer.data)
-        except (OrchestratorError, msgspec.MsgspecError):
-            return
+            await self._bus.request(self._subject, question, timeout_s=ASK_S)
+            subscription = await self._bus.subscribe(inbox, answers.append)
+            try:
+                self._bus.send(self._subject, question, reply=inbox)
+                await asyncio.sleep(ASK_S)
+            finally:
+                await subscription.unsubscribe()
+        except OrchestratorError:
+            return  # nobody is there, or nobody can be heard: then their news will tell
+        for answer in answers:
+            with contextlib.suppress(msgspec.MsgspecError):
+                self._refuse_beside(_STANDING.decode(answer.data))
+
+    def _refuse_beside(self, other: Standing) -> None:
         pool = shared_pool(other, frozenset(self._stands))
         if pool is not None and is_stranger(other, self._store):
             raise conflict(pool, other)
@@ -181,7 +200,7 @@ class Replicas:
             return
         if standing.holder == self._holder:
             return
-        if message.reply:
+        if message.reply and self._guard.may_answer(message):
             self._answer(message.reply)
         if is_stranger(standing, self._store):
             self._meet(standing)
@@ -209,6 +228,7 @@ class Replicas:
         if must_leave(self._standing(), other):
             self._on_conflict(error)
         else:
+            self.changed()  # so that it hears of us at once
             log.error("two databases for one pool: the other replica should leave", reason=error.message)
 
     def _forget_the_silent(self) -> None:
@@ -246,5 +266,6 @@ class Replicas:
             would_serve=frozenset(stand.pool for stand in stands if stand.would_serve),
             may_move=frozenset(stand.pool for stand in stands if stand.may_move),
             store=self._store,
-            since_ms=self._since_ms,
+            # Of several who share a database the first one counts: so the same of two databases stays everywhere.
+            since_ms=min([self._since_ms, *(each.since_ms for each in self._others.values() if each.since_ms)]),
         )

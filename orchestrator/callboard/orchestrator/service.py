@@ -9,7 +9,7 @@ import os
 import secrets
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
@@ -86,7 +86,8 @@ class Orchestrator:
         self._stack = AsyncExitStack()
         self._client: Client | None = None
         self._starting = asyncio.Lock()
-        self._unfit: asyncio.Queue[ConfigurationError] = asyncio.Queue()
+        self._unfit = asyncio.Event()
+        self._why_unfit: ConfigurationError | None = None
 
     async def start(self) -> None:
         """Start; when this returns, every pool has an owner and serves. May be called twice.
@@ -126,7 +127,9 @@ class Orchestrator:
 
         Another version migrated the database, or a pool of ours is served from another database.
         """
-        return await self._unfit.get()
+        await self._unfit.wait()
+        assert self._why_unfit is not None  # noqa: S101 - set before the event
+        return self._why_unfit
 
     @property
     def client(self) -> Client:
@@ -251,10 +254,19 @@ class Orchestrator:
         leaving: list[asyncio.Task[None]] = []
 
         def leave(error: ConfigurationError) -> None:
-            leaving.extend(asyncio.create_task(keeper.stop()) for keeper in keepers.values())
-            self._unfit.put_nowait(error)
+            leaving.extend(asyncio.create_task(_stop_keeper(keeper)) for keeper in keepers.values())
+            self._note_unfit(error)
 
-        replicas = Replicas(bus, prefix=config.prefix, holder=holder, store=store.identity, on_conflict=leave)
+        if store.identity is None:
+            log.warning("the database has no identity: run callboard migrate; else nobody notices a second database")
+        replicas = Replicas(
+            bus,
+            prefix=config.prefix,
+            holder=holder,
+            store=store.identity,
+            reply_prefixes=config.reply_prefixes,
+            on_conflict=leave,
+        )
         premises = Premises(
             config=config,
             bus=bus,
@@ -270,7 +282,7 @@ class Orchestrator:
             facts=ProcessFacts(mode=config.mode, version=version, started_ms=int(time.time() * 1000)),
             holder=holder,
             replicas=replicas,
-            on_unfit=self._unfit.put_nowait,
+            on_unfit=self._note_unfit,
         )
         keepers.update({pool: PoolKeeper(pool, premises) for pool in config.pools})
         replicas.attach(list(keepers.values()))
@@ -294,8 +306,25 @@ class Orchestrator:
         # Spawned agents leave while there is still an owner to say goodbye to.
         stack.push_async_callback(premises.launcher.stop_all)
         for pool in config.pools:
-            await _until_owned(Client(bus, pool=pool, prefix=config.prefix), keepers[pool])
+            await self._unless_unfit(_until_owned(Client(bus, pool=pool, prefix=config.prefix), keepers[pool]))
         self._client = Client(bus, pool=config.pools[0], prefix=config.prefix)
+
+    def _note_unfit(self, error: ConfigurationError) -> None:
+        self._why_unfit = self._why_unfit or error
+        self._unfit.set()
+
+    async def _unless_unfit(self, waiting: Coroutine[Any, Any, None]) -> None:
+        """Wait, unless it turns out meanwhile that we cannot serve: who answers then is another."""
+        either = [asyncio.create_task(waiting), asyncio.create_task(self._unfit.wait())]
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if self._why_unfit is not None:
+                raise self._why_unfit
+            either[0].result()
+        finally:
+            for task in either:
+                task.cancel()
+            await asyncio.gather(*either, return_exceptions=True)
 
     async def _addresses(self, stack: AsyncExitStack) -> NatsSettings:
         """Where NATS is; what has no address is started here."""
@@ -396,6 +425,13 @@ async def _until_owned(client: Client, keeper: PoolKeeper) -> None:
                 raise
         else:
             return
+
+
+async def _stop_keeper(keeper: PoolKeeper) -> None:
+    try:
+        await keeper.stop()
+    except Exception:
+        log.exception("a pool could not be let go", pool=keeper.pool)
 
 
 async def _stop_keepers(keepers: list[PoolKeeper], running: list[asyncio.Task[None]]) -> None:

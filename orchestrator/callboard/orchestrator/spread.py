@@ -33,7 +33,7 @@ class Standing(Message, frozen=True, kw_only=True):
     store: str | None = None
     """The identity of its database, if it knows and says it."""
     since_ms: int = 0
-    """When it began, by its wall clock."""
+    """When it began, or the first one it knows that shares its database; by wall clocks."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ Rules:
   may share a NATS. What they say of themselves counts for no spread of ours.
 - Of two that stand for the same pool only one may stay: who finds the other there does not begin, and of two that began
   at once the later one leaves. Nothing is lost, as each has its tasks in its own database.
+- Wall clocks say who is later: a wrong one may end the wrong replica.
 """
 
 from callboard.orchestrator.spread import Standing
