@@ -15,10 +15,10 @@ from callboard.schemas.errors import OrchestratorError
 from callboard.schemas.tasks import SubmitAnswer, SubmitManyAnswer
 
 
-class Submission:
-    """One submission, however often it is sent: answered once."""
+class Sent:
+    """One submission, however often it was sent: answered once."""
 
-    def __init__(self, request: Request, open_ones: "dict[bytes, Submission]") -> None:
+    def __init__(self, request: Request, open_ones: "dict[bytes, Sent]") -> None:
         self._sendings = [request]
         self._data = request.data
         self._open = open_ones
@@ -57,7 +57,7 @@ class Sendings:
     """The submissions that are not answered yet."""
 
     def __init__(self) -> None:
-        self._open: dict[bytes, Submission] = {}
+        self._open: dict[bytes, Sent] = {}
 
     def __len__(self) -> int:
         return len(self._open)
@@ -70,9 +70,9 @@ class Sendings:
         submission.join(request)
         return True
 
-    def new(self, request: Request) -> Submission:
+    def new(self, request: Request) -> Sent:
         """A submission that was not sent before."""
-        return Submission(request, self._open)
+        return Sent(request, self._open)
 
 
 def _repeated(message: object) -> object:
