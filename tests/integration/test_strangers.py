@@ -13,7 +13,7 @@ from tests.support.replica import WITHIN_S, replica
 from callboard.bus.client import Client
 from callboard.bus.connection import Bus, BusMessage, BusOptions
 from callboard.orchestrator.config import NatsSettings, OrchestratorConfig, OrchestratorMode
-from callboard.orchestrator.replicas import replicas_subject
+from callboard.orchestrator.replicas import Replicas, replicas_subject
 from callboard.orchestrator.service import Orchestrator
 from callboard.orchestrator.spread import Standing
 from callboard.orchestrator.store.migrate import migrate
@@ -56,12 +56,16 @@ def orchestrator(nats_server: EmbeddedNats, database_url: str | None, *, pool: s
     return Orchestrator(config)
 
 
-def imposter(*, since_ms: int, pool: str = "default") -> bytes:
-    pools = frozenset({pool})
-    nothing = frozenset[str]()
+def imposter(*, since_ms: int, pool: str = "default", would: bool = False, store: str = "elsewhere") -> bytes:
+    pools, nothing = frozenset({pool}), frozenset[str]()
     return encode(
         Standing(
-            holder="imposter", owns=pools, would_serve=nothing, may_move=nothing, store="elsewhere", since_ms=since_ms
+            holder="imposter",
+            owns=nothing if would else pools,
+            would_serve=pools if would else nothing,
+            may_move=nothing,
+            store=store,
+            since_ms=since_ms,
         )
     )
 
@@ -106,7 +110,7 @@ async def test_one_that_is_met_while_it_starts_does_not_start(nats_server: Embed
         await bus.subscribe(replicas_subject("callboard"), claim)
         await bus.flush()
         with pytest.raises(ConfigurationError, match="by replica imposter"):
-            async with orchestrator(nats_server, database_url) as started:
+            async with orchestrator(nats_server, database_url) as started, asyncio.timeout(WITHIN_S):
                 raise await started.until_unfit()
 
 
@@ -145,6 +149,39 @@ async def test_the_first_of_two_stays(nats_server: EmbeddedNats, database_url: s
         assert msgspec.json.decode(answer.data, type=Standing).owns == {"default"}
         assert (await client.submit("noop")).created
         assert await first.stop() == 0
+
+
+class Ready:
+    """A stand for a pool that nobody has, and that we could serve."""
+
+    pool = "default"
+    holds_lease = False
+    would_serve = True
+    may_move = False
+
+    def try_now(self) -> None:
+        """Nothing: the test asks who is the heir."""
+
+    async def hand_over(self) -> None:
+        raise AssertionError("there is nothing to hand over")
+
+
+async def test_a_stranger_is_nobodys_heir(nats_server: EmbeddedNats) -> None:
+    async with await Bus.connect(BusOptions(servers=(nats_server.url,))) as bus:
+        met: list[ConfigurationError] = []
+        replicas = Replicas(
+            bus, prefix="heirs", holder="we", store="ours", reply_prefixes=("_INBOX.",), on_conflict=met.append
+        )
+        replicas.attach([Ready()])
+        await replicas.start()
+        bus.send(replicas_subject("heirs"), imposter(since_ms=2**52, would=True))
+        await bus.flush()
+        assert replicas.is_heir("default")
+        bus.send(replicas_subject("heirs"), imposter(since_ms=2**52, would=True, store="ours"))
+        await bus.flush()
+        assert not replicas.is_heir("default")
+        assert met == []
+        await replicas.stop()
 
 
 async def test_an_identity_is_given_once_and_an_old_database_gets_one(database_url: str) -> None:

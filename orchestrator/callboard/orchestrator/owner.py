@@ -125,7 +125,7 @@ class PoolOwner:
             telemetry=telemetry,
             now_ms=self.clock.now_ms,
             may_publish=lambda: self._trust.holds,
-            on_idle=self._look_again,
+            on_idle=self._look_whether_finished,
         )
         self._writer = Writer(
             store,
@@ -354,6 +354,10 @@ class PoolOwner:
 
     def _look_again(self) -> None:
         self._wake.set()
+
+    def _look_whether_finished(self) -> None:
+        if self._stopping:
+            self._wake.set()
 
     def _note_activity(self) -> None:
         down = self._writer.is_database_down
