@@ -413,6 +413,8 @@ async def test_two_instances_of_one_agent_are_one_agent(url: str, client: Client
         await agent_is(client, one)
         await until(lambda: fleet._roster.knows(one.id) and fleet._roster.knows(two.id))
         incarnation = (await agent_is(client, one)).incarnation
+        # Who was found by discovery says only with its next heartbeat how often it beats: till then it is 30 s.
+        await until(lambda: fleet._roster._instances[two.id].interval_ms == two.interval_s * 1000)
         await two.die()
         await until(lambda: not fleet._roster.knows(two.id))
         assert (await agent_is(client, one)).incarnation == incarnation
