@@ -181,6 +181,11 @@ async def test_a_stranger_is_nobodys_heir(nats_server: EmbeddedNats) -> None:
         await bus.flush()
         assert not replicas.is_heir("default")
         assert met == []
+        # It has heard of one who shares its database, and began before us.
+        bus.send(replicas_subject("heirs"), imposter(since_ms=1, would=True))
+        bus.send(replicas_subject("heirs"), imposter(since_ms=1, would=True))
+        await bus.flush()
+        assert len(met) == 1
         await replicas.stop()
 
 

@@ -35,6 +35,8 @@ SETTLE_S: Final = 1.5
 """For how long the news must have been the same before a pool is moved."""
 ASK_S: Final = 0.3
 """Who is there answers at once; one that is frozen is met when it wakes."""
+MET: Final = 1_000
+"""Strangers that are remembered, so that each is told of once."""
 _STANDING = msgspec.json.Decoder(Standing)
 
 
@@ -105,6 +107,7 @@ class Replicas:
         self._on_conflict = on_conflict
         self._since_ms = int(time.time() * 1000)
         self._met: set[str] = set()
+        self._is_leaving = False
         self._stands: dict[str, Stand] = {}
         self._others: dict[str, Standing] = {}
         self._heard_s: dict[str, float] = {}
@@ -221,13 +224,16 @@ class Replicas:
 
     def _meet(self, other: Standing) -> None:
         pool = shared_pool(other, frozenset(self._stands))
-        if pool is None or other.holder in self._met:
+        if pool is None or self._is_leaving:
             return
-        self._met.add(other.holder)
         error = conflict(pool, other)
         if must_leave(self._standing(), other):
+            self._is_leaving = True
             self._on_conflict(error)
-        else:
+        elif other.holder not in self._met:
+            if len(self._met) >= MET:
+                self._met.clear()
+            self._met.add(other.holder)
             self.changed()  # so that it hears of us at once
             log.error("two databases for one pool: the other replica should leave", reason=error.message)
 
