@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
-import asyncpg
 import pytest
+from tests.support.databases import new_database
 
 from callboard.bus.embedded import EmbeddedNats
 from callboard.orchestrator.store.embedded import EmbeddedPostgres
@@ -47,11 +47,5 @@ def database_names() -> Iterator[str]:
 @pytest.fixture
 async def database_url(postgres_server: EmbeddedPostgres, database_names: Iterator[str]) -> AsyncIterator[str]:
     """The URL of a new, empty database, dropped after the test whoever is still connected."""
-    name = next(database_names)
-    admin = await asyncpg.connect(**postgres_server.connect_args)
-    try:
-        await admin.execute(f"CREATE DATABASE {name}")
-        yield postgres_server.dsn_of(name)
-        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    finally:
-        await admin.close()
+    async with new_database(postgres_server, next(database_names)) as url:
+        yield url

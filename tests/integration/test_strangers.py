@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import msgspec
 import pytest
+from tests.support.databases import new_database
 from tests.support.replica import WITHIN_S, replica
 
 from callboard.bus.client import Client
@@ -32,15 +33,9 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 async def other_url(postgres_server: EmbeddedPostgres, database_names: Iterator[str]) -> AsyncIterator[str]:
     """A second database with our tables."""
-    name = next(database_names)
-    admin = await asyncpg.connect(**postgres_server.connect_args)
-    try:
-        await admin.execute(f"CREATE DATABASE {name}")
-        await migrate(postgres_server.dsn_of(name))
-        yield postgres_server.dsn_of(name)
-        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    finally:
-        await admin.close()
+    async with new_database(postgres_server, next(database_names)) as url:
+        await migrate(url)
+        yield url
 
 
 def orchestrator(nats_server: EmbeddedNats, database_url: str | None, *, pool: str = "default") -> Orchestrator:

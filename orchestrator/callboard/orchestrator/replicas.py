@@ -11,7 +11,6 @@ Rules:
 """
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
@@ -21,11 +20,12 @@ import structlog
 
 from callboard.bus.connection import Bus, BusMessage, BusSubscription
 from callboard.bus.replies import ReplyGuard
+from callboard.bus.requests import NO_RESPONDERS
 from callboard.orchestrator.clock import steady_s
 from callboard.orchestrator.spread import Standing, heirs, next_move
 from callboard.orchestrator.strangers import conflict, is_stranger, must_leave, shared_pool
 from callboard.schemas.codec import encode
-from callboard.schemas.errors import ConfigurationError, OrchestratorError
+from callboard.schemas.errors import ConfigurationError, OrchestratorError, UnavailableError
 
 log = structlog.get_logger("callboard.orchestrator")
 
@@ -151,25 +151,25 @@ class Replicas:
         return heirs(self._standings()).get(pool) == self._holder
 
     async def _ask(self) -> None:
-        """Ask who is there, before we listen ourselves: one who answers first, and then all."""
-        question = encode(self._standing())
-        answers: list[BusMessage] = []
+        """Ask who is there, before we listen ourselves; nobody, mostly, which NATS says at once."""
+        answers: asyncio.Queue[BusMessage] = asyncio.Queue()
         inbox = self._bus.new_inbox()
+        subscription = await self._bus.subscribe(inbox, answers.put_nowait)
         try:
-            await self._bus.request(self._subject, question, timeout_s=ASK_S)
-            subscription = await self._bus.subscribe(inbox, answers.append)
-            try:
-                self._bus.send(self._subject, question, reply=inbox)
-                await asyncio.sleep(ASK_S)
-            finally:
-                await subscription.unsubscribe()
-        except OrchestratorError:
-            return  # nobody is there, or nobody can be heard: then their news will tell
-        for answer in answers:
-            with contextlib.suppress(msgspec.MsgspecError):
-                self._refuse_beside(_STANDING.decode(answer.data))
+            self._bus.send(self._subject, encode(self._standing()), reply=inbox)
+            async with asyncio.timeout(ASK_S):
+                while (answer := await answers.get()).status != NO_RESPONDERS:
+                    self._refuse_beside(answer)
+        except (TimeoutError, UnavailableError):
+            return  # that was all; or nobody can be heard, and their news will tell
+        finally:
+            await subscription.unsubscribe()
 
-    def _refuse_beside(self, other: Standing) -> None:
+    def _refuse_beside(self, answer: BusMessage) -> None:
+        try:
+            other = _STANDING.decode(answer.data)
+        except msgspec.MsgspecError:
+            return
         pool = shared_pool(other, frozenset(self._stands))
         if pool is not None and is_stranger(other, self._store):
             raise conflict(pool, other)

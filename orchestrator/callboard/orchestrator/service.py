@@ -9,14 +9,13 @@ import os
 import secrets
 import tempfile
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
 import msgspec
-import stamina
 import structlog
 from platformdirs import user_data_path
 
@@ -32,19 +31,21 @@ from callboard.orchestrator.config import (
     complete_addresses,
     load_config,
 )
+from callboard.orchestrator.fitness import Fitness
 from callboard.orchestrator.http import HttpServer
 from callboard.orchestrator.ids import TaskIds
 from callboard.orchestrator.keeper import PoolKeeper, Premises
 from callboard.orchestrator.launcher import Launcher, SpawnedAgent
 from callboard.orchestrator.metrics import Metrics
+from callboard.orchestrator.openings import open_when_reachable, open_when_there
 from callboard.orchestrator.readiness import Readiness
 from callboard.orchestrator.replicas import Replicas
 from callboard.orchestrator.servers import EmbeddedServers
 from callboard.orchestrator.status import ProcessFacts
 from callboard.orchestrator.store.memory import MemoryStore
-from callboard.orchestrator.store.port import Store, StoreUnavailableError
+from callboard.orchestrator.store.port import Store
 from callboard.orchestrator.store.postgres import PostgresStore
-from callboard.schemas.errors import ConfigurationError, DatabaseOperationError, OutcomeUnknownError, UnavailableError
+from callboard.schemas.errors import ConfigurationError, DatabaseOperationError
 from callboard.schemas.labels import LabelValue
 from callboard.schemas.status import SystemStatus
 from callboard.schemas.tasks import TaskChange, TaskDocument
@@ -86,8 +87,7 @@ class Orchestrator:
         self._stack = AsyncExitStack()
         self._client: Client | None = None
         self._starting = asyncio.Lock()
-        self._unfit = asyncio.Event()
-        self._why_unfit: ConfigurationError | None = None
+        self._fitness = Fitness()
 
     async def start(self) -> None:
         """Start; when this returns, every pool has an owner and serves. May be called twice.
@@ -127,9 +127,7 @@ class Orchestrator:
 
         Another version migrated the database, or a pool of ours is served from another database.
         """
-        await self._unfit.wait()
-        assert self._why_unfit is not None  # noqa: S101 - set before the event
-        return self._why_unfit
+        return await self._fitness.until_lost()
 
     @property
     def client(self) -> Client:
@@ -255,7 +253,7 @@ class Orchestrator:
 
         def leave(error: ConfigurationError) -> None:
             leaving.extend(asyncio.create_task(_stop_keeper(keeper)) for keeper in keepers.values())
-            self._note_unfit(error)
+            self._fitness.lose(error)
 
         if store.identity is None:
             log.warning("the database has no identity: run callboard migrate; else nobody notices a second database")
@@ -282,7 +280,7 @@ class Orchestrator:
             facts=ProcessFacts(mode=config.mode, version=version, started_ms=int(time.time() * 1000)),
             holder=holder,
             replicas=replicas,
-            on_unfit=self._note_unfit,
+            on_unfit=self._fitness.lose,
         )
         keepers.update({pool: PoolKeeper(pool, premises) for pool in config.pools})
         replicas.attach(list(keepers.values()))
@@ -306,25 +304,9 @@ class Orchestrator:
         # Spawned agents leave while there is still an owner to say goodbye to.
         stack.push_async_callback(premises.launcher.stop_all)
         for pool in config.pools:
-            await self._unless_unfit(_until_owned(Client(bus, pool=pool, prefix=config.prefix), keepers[pool]))
+            client = Client(bus, pool=pool, prefix=config.prefix)
+            await self._fitness.unless_lost(_until_owned(client, keepers[pool]))
         self._client = Client(bus, pool=config.pools[0], prefix=config.prefix)
-
-    def _note_unfit(self, error: ConfigurationError) -> None:
-        self._why_unfit = self._why_unfit or error
-        self._unfit.set()
-
-    async def _unless_unfit(self, waiting: Coroutine[Any, Any, None]) -> None:
-        """Wait, unless it turns out meanwhile that we cannot serve: who answers then is another."""
-        either = [asyncio.create_task(waiting), asyncio.create_task(self._unfit.wait())]
-        try:
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            if self._why_unfit is not None:
-                raise self._why_unfit
-            either[0].result()
-        finally:
-            for task in either:
-                task.cancel()
-            await asyncio.gather(*either, return_exceptions=True)
 
     async def _addresses(self, stack: AsyncExitStack) -> NatsSettings:
         """Where NATS is; what has no address is started here."""
@@ -373,42 +355,6 @@ def nats_environment(nats: NatsSettings) -> dict[str, str]:
     names = ("url", "context", "creds", "nkey", "user", "password", "token", "cert", "key", "ca", "inbox_prefix")
     values = {f"NATS_{name.upper()}": getattr(nats, name) for name in names}
     return {variable: value for variable, value in values.items() if value is not None}
-
-
-async def open_when_reachable(store: Store) -> None:
-    """Open a store, however long its database is away; each failure is logged with its reason.
-
-    Raises:
-        ConfigurationError: It can be reached, and does not fit.
-    """
-    retries = stamina.retry_context(
-        on=StoreUnavailableError, attempts=None, timeout=None, wait_initial=0.2, wait_max=5.0, wait_jitter=0.5
-    )
-    async for attempt in retries:
-        with attempt:
-            try:
-                await store.open()
-            except StoreUnavailableError as error:
-                log.warning("database cannot be reached: trying again", reason=str(error), attempt=attempt.num)
-                raise
-
-
-async def open_when_there(carrier: StreamCarrier) -> None:
-    """Make or verify the events' stream, however long JetStream has no leader; each failure is logged.
-
-    Raises:
-        ConfigurationError: It is not enabled, or does not allow the stream.
-    """
-    retries = stamina.retry_context(
-        on=(UnavailableError, OutcomeUnknownError), attempts=None, timeout=None, wait_initial=0.2, wait_max=5.0
-    )
-    async for attempt in retries:
-        with attempt:
-            try:
-                await carrier.open()
-            except (UnavailableError, OutcomeUnknownError) as error:
-                log.warning("the events' stream cannot be reached", reason=error.message, attempt=attempt.num)
-                raise
 
 
 async def _until_owned(client: Client, keeper: PoolKeeper) -> None:
