@@ -345,10 +345,10 @@ EVENTS: Final = (
     ),
     Mutant(
         safeguard="a task that never existed is not told of",
-        path=f"{_SHELL}/owner.py",
-        old="self.publisher.take(batch.number, [change for change in told if change.about not in dropped])",
-        new="self.publisher.take(batch.number, told)",
-        tests=("tests/contract/test_events.py",),
+        path=f"{_SHELL}/settling.py",
+        old="[change for change in told if change.about not in dropped]",
+        new="told",
+        tests=("tests/unit/test_settling.py", "tests/contract/test_events.py"),
     ),
     Mutant(
         safeguard="forgotten only once it has arrived",

@@ -18,6 +18,7 @@ from callboard.orchestrator.core.machine import Machine
 from callboard.orchestrator.core.model import Agent, Held, Task
 from callboard.orchestrator.core.restore import restore
 from callboard.orchestrator.core.settings import CoreSettings
+from callboard.orchestrator.settling import settle
 from callboard.orchestrator.store.memory import MemoryStore
 from callboard.orchestrator.store.port import Committed
 from callboard.schemas.agents import (
@@ -110,8 +111,7 @@ class Rig:
             committed = done(self.store.commit(self.lease, batch.number, batch.changes, lease_ms=LEASE_MS))
             assert not committed.stale, "a guard did not match"
             self.tell(ev.BatchCommitted(number=batch.number, refused=committed.refused))
-        effects = (*batch.announcements, *batch.effects)
-        self._do(effect for effect in effects if getattr(effect, "task_id", None) not in committed.refused)
+        self._do(settle(batch, (), committed).effects)
         return committed
 
     def settle(self) -> None:

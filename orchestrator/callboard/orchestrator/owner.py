@@ -10,7 +10,7 @@ Rules:
 """
 
 import asyncio
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Final
@@ -21,7 +21,7 @@ from callboard.bus.connection import Bus
 from callboard.orchestrator.announcements import told_by
 from callboard.orchestrator.beside import Beside
 from callboard.orchestrator.clock import PoolClock, steady_s
-from callboard.orchestrator.core.effects import Answer, Batch
+from callboard.orchestrator.core.effects import Batch
 from callboard.orchestrator.core.events import BatchCommitted, Event, ObservationResumed, TimeAdvanced
 from callboard.orchestrator.core.machine import Machine
 from callboard.orchestrator.core.restore import restore
@@ -32,7 +32,8 @@ from callboard.orchestrator.offers import AgentLink
 from callboard.orchestrator.outbox import Outbox
 from callboard.orchestrator.publisher import Carrier, Publisher
 from callboard.orchestrator.reads import RETRY_AFTER_MS, Reads
-from callboard.orchestrator.repeats import Repeat, answer_repeats
+from callboard.orchestrator.repeats import answer_repeats
+from callboard.orchestrator.settling import settle
 from callboard.orchestrator.store.port import Committed, Lease, Store
 from callboard.orchestrator.telemetry import Telemetry
 from callboard.orchestrator.tickets import Answerable, Fresh, Ticket, TicketBook
@@ -389,29 +390,15 @@ class PoolOwner:
         """The batch is durable: tell the machine, and queue its effects less those of tasks that do not exist."""
         now_ms = self.clock.now_ms()
         self._effects.add(self.machine.handle(BatchCommitted(number=batch.number, refused=committed.refused), now_ms))
-        self.counts = _counts_less_refused(batch, committed)
-        dropped = committed.refused | committed.stale
-        self._effects.committed(batch.changes.tasks, batch.effects, dropped)
-        if not dropped:
-            self.publisher.take(batch.number, told)
-            self._effects.add(batch.announcements)
-            self._effects.add(batch.effects)
-            return
-        self.publisher.take(batch.number, [change for change in told if change.about not in dropped])
-        self._effects.add(said for said in batch.announcements if getattr(said, "task_id", None) not in dropped)
-        repeats: list[Repeat] = []
-        for effect in batch.effects:
-            task_id = getattr(effect, "task_id", None)
-            if task_id not in dropped:
-                self._effects.add((effect,))
-            elif isinstance(effect, Answer) and isinstance(effect.ticket, Ticket):
-                fresh = effect.ticket.fresh
-                if fresh is not None and fresh.key is not None and task_id in committed.refused:
-                    repeats.append(Repeat(effect.ticket, fresh.scope, fresh.key, fresh.digest))
-                else:
-                    effect.ticket.refuse(InternalError("the task could not be written", task_id=task_id))
-        if repeats:
-            self.spawn(answer_repeats(self.store, self.lease.pool, repeats))
+        self._effects.committed(batch.changes.tasks, batch.effects, committed.refused | committed.stale)
+        left = settle(batch, told, committed)
+        self.counts = left.counts
+        self.publisher.take(batch.number, left.told)
+        self._effects.add(left.effects)
+        for ticket, task_id in left.unwritten:
+            ticket.refuse(InternalError("the task could not be written", task_id=task_id))
+        if left.repeats:
+            self.spawn(answer_repeats(self.store, self.lease.pool, left.repeats))
         if committed.stale:
             # One owner writes, fenced; so this is a bug or a row that the database refuses: start from its truth.
             log.error("rows were not written", pool=self.lease.pool, tasks=sorted(committed.stale))
@@ -424,13 +411,3 @@ class PoolOwner:
             # In a turn it would have ended the owner; that of a callback ends nobody, and what it had taken is lost.
             log.exception("an effect could not be done", pool=self.lease.pool)
             self.lose("an effect could not be done")
-
-
-def _counts_less_refused(batch: Batch, committed: Committed) -> dict[TaskState, int]:
-    """What is durable of the batch's counts: a task whose key was another's never existed."""
-    if not committed.refused:
-        return batch.counts
-    refused = Counter(
-        change.columns.state for change in batch.changes.tasks if change.columns.task_id in committed.refused
-    )
-    return {state: count - refused[state] for state, count in batch.counts.items()}
