@@ -306,6 +306,24 @@ async def test_an_unknown_field_of_a_specification_is_refused(side: Wire, field:
     assert error.details["path"].split(".")[0] == name
 
 
+@pytest.mark.usefixtures("unchanged")
+@pytest.mark.parametrize("name", ["not_before", "deadline"])
+@pytest.mark.parametrize("instant", ["9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+12:00"])
+async def test_an_instant_of_no_year_is_refused(side: Wire, name: str, instant: str) -> None:
+    """It decodes, by its offset; in UTC, in which every answer would tell it, there is no such year."""
+    error = await side.refusal("tasks.submit", type="x", **{name: instant})
+    assert (error.code, error.details["path"]) == ("invalid_request", name)
+    result = (await side.ask("tasks.submit_many", tasks=[{"type": "x", name: instant}]))["results"][0]
+    assert result["error"]["code"] == "invalid_request"
+
+
+@pytest.mark.usefixtures("unchanged")
+async def test_a_refusal_fits_whatever_the_name_of_the_field(side: Wire) -> None:
+    error = await side.refusal("tasks.submit", type="x", **{"\N{LATIN SMALL LETTER E WITH ACUTE}" * 100_000: 1})
+    assert error.code == "invalid_request"
+    assert len(error.details["path"]) <= 512
+
+
 async def test_unknown_fields_elsewhere_are_ignored(wire: Wire) -> None:
     task_id = await wire.submit()
     extra: Json = {"unknown": {"a": [1]}, "type_": None, "agent": "x"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from contextlib import aclosing
 from datetime import UTC, datetime
@@ -288,6 +289,18 @@ async def test_wait_gives_the_task_as_it_stands_also_when_nobody_answered_a_mome
 ) -> None:
     orchestrator.on("tasks.wait", UnavailableError(), SILENCE, task("running"))
     assert (await client.wait(TASK_ID, timeout_s=0.5)).state is TaskState.RUNNING
+
+
+async def test_who_waits_again_joins_the_request_that_is_open(
+    orchestrator: ScriptedOrchestrator, client: Client
+) -> None:
+    """One that gave up leaves its slice open: another for the same task would be one more each time."""
+    orchestrator.on("tasks.wait", SILENCE)
+    for _ in range(5):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.02):
+                await client.wait(TASK_ID)
+    assert len(orchestrator.requests["tasks.wait"]) == 1
 
 
 async def test_wait_for_an_unknown_task_is_refused(orchestrator: ScriptedOrchestrator, client: Client) -> None:

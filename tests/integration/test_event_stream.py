@@ -8,7 +8,7 @@ import sys
 from collections import defaultdict
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -18,8 +18,11 @@ from callboard.bus.client import Client
 from callboard.bus.connection import Bus, BusOptions
 from callboard.bus.embedded import EmbeddedNats
 from callboard.bus.jetstream import ApiAnswer, StreamInfo, call, ensure_stream, stream_of
+from callboard.orchestrator.carriers import StreamCarrier, stream_wanted
+from callboard.orchestrator.config import EventSettings
+from callboard.orchestrator.telemetry import Telemetry
 from callboard.schemas.errors import ConfigurationError, OrchestratorError
-from callboard.schemas.events import TaskChanged
+from callboard.schemas.events import EventMessage, TaskChanged
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -117,6 +120,23 @@ async def test_a_stream_is_changed_to_what_is_wanted_and_no_further(nats: Embedd
         assert await stream_of(bus, "b.>") is None
         with pytest.raises(ConfigurationError, match="the stream t: subjects overlap"):
             await ensure_stream(bus, "t", {"subjects": ["a.b"]})
+
+
+async def test_what_a_stream_will_never_take_keeps_nothing_else_from_it(nats: EmbeddedNats) -> None:
+    class Kept(ApiAnswer):
+        state: dict[str, Any] = msgspec.field(default_factory=dict[str, Any])
+
+    def event(name: str, size: int) -> EventMessage:
+        return EventMessage(subject=f"callboard.v1.default.event.{name}", id=name, body=b"x" * size)
+
+    async with await Bus.connect(BusOptions(servers=(nats.url,))) as bus:
+        settings = EventSettings(stream="small")
+        await ensure_stream(bus, "small", stream_wanted(settings, "callboard"), made_with={"max_msg_size": 1_000})
+        carrier = StreamCarrier(bus, settings, "callboard", Telemetry())
+        sizes = {"one": 10, "two": 5_000, "three": bus.max_payload, "four": 10}
+        await carrier.publish([event(name, size) for name, size in sizes.items()])
+        info = await call(bus, "STREAM.INFO.small", None, Kept)
+        assert info.state["messages"] == 2
 
 
 async def test_a_stream_that_was_removed_is_made_anew(nats: EmbeddedNats, database_url: str) -> None:

@@ -113,6 +113,10 @@ async def test_what_is_no_task_goes_to_the_dead_letters(nats: EmbeddedNats, side
         assert [letter.data for letter in found] == bad
         codes = [(letter.headers or {})["Callboard-Error-Code"] for letter in found]
         assert codes == ["invalid_request"] * 4 + ["key_conflict"]
+        await side.publish({"type": "work"}, **{"Nats-Msg-Id": "x" * 257})
+        async with asyncio.timeout(WITHIN_S):
+            letter = await letters.get()
+        assert "Nats-Msg-Id" in (letter.headers or {})["Callboard-Error"]
         headers = found[3].headers or {}
         assert "unknown field" in headers["Callboard-Error"]
         assert (headers["Mine"], headers["Callboard-Stream"], headers["Callboard-Sequence"]) == ("kept", STREAM, "5")

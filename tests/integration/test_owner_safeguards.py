@@ -19,8 +19,9 @@ from callboard.orchestrator.core.effects import SendDrain
 from callboard.orchestrator.core.events import ObservationResumed, TimeAdvanced
 from callboard.orchestrator.store.memory import MemoryStore
 from callboard.orchestrator.store.port import StoreUnavailableError
-from callboard.schemas.agents import Register, RegisterAnswer
-from callboard.schemas.errors import OutcomeUnknownError
+from callboard.schemas.agents import AgentVerb, Register, RegisterAnswer
+from callboard.schemas.base import Nothing
+from callboard.schemas.errors import AgentNotFoundError, OutcomeUnknownError
 from callboard.schemas.subjects import Subjects
 from callboard.schemas.tasks import CancelTask, SubmitAnswer, TaskChange, TaskSpec
 from callboard.schemas.vocabulary import TaskState
@@ -148,6 +149,20 @@ async def test_what_was_committed_is_offered_to_nobody_when_trust_ended_meanwhil
         await client.status()  # whatever it sent has come before this answer
         assert heard == []
         await subscription.unsubscribe()
+
+
+async def test_requests_that_write_nothing_do_not_keep_the_lease_from_being_renewed(nats_server: EmbeddedNats) -> None:
+    async with (
+        asyncio.timeout(WITHIN_S),
+        await Bus.connect(BusOptions(servers=(nats_server.url,))) as bus,
+        keeping(bus, Watched(), lease_ms=LEASE_MS) as keeper,
+    ):
+        await keeper.owned.wait()
+        until_s = steady_s() + 3 * LEASE_MS / 1000
+        subject = Subjects("default").agents("resume")
+        while steady_s() < until_s:
+            with pytest.raises(AgentNotFoundError):
+                await ask(bus, subject, AgentVerb(agent_id="nobody"), Nothing)
 
 
 async def test_an_owner_that_becomes_deaf_leaves_its_pool_to_another(nats_server: EmbeddedNats, tmp_path: Path) -> None:

@@ -523,8 +523,11 @@ async def test_a_drain_lets_it_finish(url: str, client: Client) -> None:
         await peer.prompted()
         draining = asyncio.create_task(fleet.drain())
         await agent_is(client, peer, AgentState.DRAINING)
-        gate.set()
-        await draining
+        async with Peer(url, echo, name="late") as late:
+            await until(lambda: fleet._roster.knows(late.id))
+            gate.set()
+            await draining
+            assert list(fleet.agents.values()) in ([], [peer.subject])
         task = await client.get(task_id)
         assert (task.state, outcomes(task)) == (TaskState.SUCCEEDED, [Outcome.SUCCEEDED])
         await agent_is(client, peer, AgentState.STOPPED)

@@ -236,9 +236,9 @@ class Owner:
             if batch.is_written:
                 told, events = told_by(batch)
                 self.hand.commit(batch, events, partial(self._settle, told))
-            else:
-                self._effects += batch.effects
-        elif self._is_leaving and not self._effects and not self._inbox:
+                return
+            self._effects += batch.effects
+        if self._is_leaving and not self._effects and not self._inbox:
             self._let_go()
         elif self.trust.is_heard and (not self.is_active or self.trust.age_s >= RENEW_S):
             self.hand.renew()

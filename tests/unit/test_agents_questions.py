@@ -204,7 +204,20 @@ def test_an_answer_is_given_once_and_to_its_question() -> None:
     questions.cancel()
     questions.answered(2, b"2")
     assert second.cancelled()
-    third = questions.ask("three", None)
-    questions.answered(3, PayloadTooLargeError("too large").body())
+
+
+def test_what_refuses_a_question_is_raised() -> None:
+    questions = Questions(lambda *_: None)
+    refused = questions.ask("one", None)
+    questions.answered(1, PayloadTooLargeError("too large").body())
     with pytest.raises(PayloadTooLargeError):
-        third.result()
+        refused.result()
+
+
+def test_a_cancel_is_not_missed_by_who_is_about_to_ask() -> None:
+    """A thread has looked whether it is cancelled, and asks after the cancel: nobody would answer it."""
+    sent: list[int] = []
+    questions = Questions(lambda query, *_: sent.append(query))
+    questions.cancel()
+    assert questions.ask("one", None).cancelled()
+    assert sent == []

@@ -1,11 +1,14 @@
 """Offers: repeated, accepted, declined, undeliverable, late (protocol, section 3, assign)."""
 
+from datetime import UTC, datetime
+
 import pytest
 from tests.support.core_rig import Rig
 
 from callboard.orchestrator.core import effects as do
 from callboard.orchestrator.core import events as ev
 from callboard.schemas.agents import AssignAnswer
+from callboard.schemas.names import MAX_DURATION_MS
 from callboard.schemas.tasks import TaskError, TaskSpec
 from callboard.schemas.vocabulary import AgentState, Outcome, TaskState
 
@@ -62,7 +65,10 @@ def test_who_replaces_a_process_is_not_suspect_of_its_offers() -> None:
     rig.submit()
     rig.take(do.PublishAgent)
     rig.registered(incarnation="a-2")
-    assert rig.take(do.PublishAgent) == []
+    [told] = rig.take(do.PublishAgent)
+    assert (told.event.state, told.event.incarnation) == (AgentState.ONLINE, "a-2")
+    rig.registered(incarnation="a-2")
+    assert rig.take(do.PublishAgent) == [], "the same process again is no news"
 
 
 def test_a_repeat_waits_for_the_commit_of_the_first() -> None:
@@ -176,3 +182,10 @@ def test_an_offer_says_whether_its_agent_takes_batches() -> None:
     rig.beat("a", batches=True)
     [third] = rig.take(do.SendOffer)
     assert third.batches
+
+
+def test_a_deadline_may_be_farther_away_than_an_offer_can_say() -> None:
+    rig = ready()
+    rig.submit(deadline=datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC))
+    [offer] = rig.take(do.SendOffer)
+    assert offer.remaining_ms == MAX_DURATION_MS

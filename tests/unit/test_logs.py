@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import structlog
 
+from callboard.bus.logs import default_to_standard_error
 from callboard.orchestrator.config import LogFormat, LogLevel, OrchestratorConfig
 from callboard.orchestrator.logs import configure_logs, get_logger
 
@@ -117,3 +118,19 @@ def test_a_traceback_shows_no_local_variables(log_format: LogFormat) -> None:
         get_logger().exception("it failed")
     assert "ValueError: a password of 7 letters" in stream.getvalue()
     assert "hunter2" not in stream.getvalue()
+
+
+def test_tracebacks_show_no_content_also_when_nobody_has_set_the_log_up(capsys: pytest.CaptureFixture[str]) -> None:
+    structlog.reset_defaults()
+    default_to_standard_error()
+
+    def fail(password: str) -> None:
+        raise ValueError(f"a password of {len(password)} letters")
+
+    try:
+        fail("hunter" + str(2))
+    except ValueError:
+        structlog.get_logger("someone").exception("it failed")
+    told = capsys.readouterr().err
+    assert "ValueError: a password of 7 letters" in told
+    assert "hunter2" not in told

@@ -19,6 +19,7 @@ class Questions:
         self._ask = ask
         self._asked = 0
         self._open: concurrent.futures.Future[bytes] | None = None
+        self._is_cancelled = False
 
     def ask(self, prompt: str, data: bytes | None) -> concurrent.futures.Future[bytes]:
         """Ask; the future's result is the answer as JSON, and its error what refused the question.
@@ -30,6 +31,10 @@ class Questions:
             raise RuntimeError("a question is open already: a handler asks one at a time")
         self._asked += 1
         waiting = self._open = concurrent.futures.Future()
+        if self._is_cancelled:
+            # Looked at after `_open` was set, and set before `_open` is looked at: a cancel in between is not missed.
+            waiting.cancel()
+            return waiting
         self._ask(self._asked, prompt, data)
         return waiting
 
@@ -45,6 +50,7 @@ class Questions:
             waiting.set_result(answer)
 
     def cancel(self) -> None:
-        """No answer will come."""
+        """No answer will come, to this question nor to a later one."""
+        self._is_cancelled = True
         if self._open is not None:
             self._open.cancel()

@@ -140,6 +140,8 @@ class Waits:
         self._futures: dict[str, list[asyncio.Future[TaskDocument]]] = {}
         self._unasked: dict[str, int] = {}
         """How long each may be waited for, in ms, by whoever asked first."""
+        self._asked: set[str] = set()
+        """Those that a request under way asks for: whoever comes meanwhile hears its answer."""
         self._asking = _Asking()
 
     async def final(self, task_id: str, *, slice_ms: int = SLICE_MS) -> TaskDocument:
@@ -150,7 +152,7 @@ class Waits:
         """
         future: asyncio.Future[TaskDocument] = asyncio.get_running_loop().create_future()
         waiting = self._futures.setdefault(task_id, [])
-        if not waiting:
+        if not waiting and task_id not in self._asked:
             self._ask_for(task_id, slice_ms)
         waiting.append(future)
         try:
@@ -168,6 +170,7 @@ class Waits:
     def _send(self) -> None:
         unasked, self._unasked = self._unasked, {}
         wanted = [task_id for task_id in unasked if task_id in self._futures]
+        self._asked.update(wanted)
         if len(wanted) == 1:
             self._asking.begin(self._ask_alone(wanted[0], unasked[wanted[0]]))
             return
@@ -184,6 +187,8 @@ class Waits:
                 else:
                     self._asking.begin(self._ask_alone(task_id, 0))
             return
+        finally:
+            self._asked.difference_update(task_ids)
         for task in answer.tasks:
             self._settle(task)
         for task_id in answer.unknown:
@@ -199,6 +204,8 @@ class Waits:
         except OrchestratorError as error:
             self._fail(task_id, error)
             return
+        finally:
+            self._asked.discard(task_id)
         if task.state.is_final:
             self._settle(task)
         elif task_id in self._futures:

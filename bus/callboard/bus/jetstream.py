@@ -13,12 +13,12 @@ import msgspec
 
 from callboard.bus.connection import Bus
 from callboard.bus.messages import BusMessage, NoRespondersError
-from callboard.schemas.errors import ConfigurationError, OutcomeUnknownError, UnavailableError
+from callboard.schemas.errors import ConfigurationError, OutcomeUnknownError, PayloadTooLargeError, UnavailableError
 
 _TIMEOUT_S: Final = 5.0
 _BURST: Final = 1_000
 _NAME_IN_USE: Final = 10058
-_NO_CONSUMER: Final = 10014
+_MESSAGE_TOO_LARGE: Final = 10054
 _NO_STREAM: Final = 10059
 _UNAVAILABLE: Final = range(500, 600)
 _NS: Final = 1_000_000_000
@@ -142,45 +142,78 @@ async def stream_of(bus: Bus, subject: str) -> str | None:
     return found.streams[0] if found.streams else None
 
 
-async def publish_all(bus: Bus, messages: Sequence[Sendable]) -> None:
+async def publish_all(bus: Bus, messages: Sequence[Sendable]) -> int:
     """Publish these, in order, and wait until a stream has acknowledged each.
+
+    Returns:
+        How many are kept nowhere, and would not be if they were sent again: they are too large.
 
     Raises:
         NoRespondersError: no stream takes them.
         UnavailableError, OutcomeUnknownError: perhaps not all are kept.
     """
+    too_large = 0
     for start in range(0, len(messages), _BURST):
-        await _publish_burst(bus, messages[start : start + _BURST])
+        burst = messages[start : start + _BURST]
+        too_large += await _Burst(len(burst)).publish(bus, burst)
+    return too_large
 
 
-async def _publish_burst(bus: Bus, messages: Sequence[Sendable]) -> None:
-    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    missing = len(messages)
+class _Burst:
+    """Messages that are published at once, and what the stream says of them."""
 
-    def deliver(message: BusMessage) -> None:
-        nonlocal missing
-        missing -= 1
-        if done.done():
+    def __init__(self, count: int) -> None:
+        self._missing = count
+        self._too_large = 0
+        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def publish(self, bus: Bus, messages: Sequence[Sendable]) -> int:
+        """As `publish_all`."""
+        inbox = bus.new_inbox()
+        answers = await bus.subscribe(inbox, self._answered)
+        try:
+            for message in messages:
+                try:
+                    bus.send_ready(message.subject, message.block, message.body, reply=inbox)
+                except PayloadTooLargeError:
+                    self._settle(is_too_large=True)
+            async with asyncio.timeout(_TIMEOUT_S):
+                await self._done
+        except TimeoutError:
+            raise OutcomeUnknownError(f"{self._missing} of {len(messages)} messages were not acknowledged") from None
+        finally:
+            self._done.cancel()
+            await answers.unsubscribe()
+        return self._too_large
+
+    def _answered(self, message: BusMessage) -> None:
+        refusal = _refusal(message)
+        if refusal is None or refusal.err_code == _MESSAGE_TOO_LARGE:
+            self._settle(is_too_large=refusal is not None)
+        elif self._done.done():
             return
-        if message.status is not None:
-            done.set_exception(NoRespondersError("no JetStream stream takes what is published"))
-        elif b'"error"' in message.data:
-            done.set_exception(UnavailableError(f"the stream refuses: {message.data[:300].decode(errors='replace')}"))
-        elif missing == 0:
-            done.set_result(None)
+        elif message.status is not None:
+            self._done.set_exception(NoRespondersError("no JetStream stream takes what is published"))
+        else:
+            self._done.set_exception(UnavailableError(f"the stream refuses: {refusal.description}"))
 
-    inbox = bus.new_inbox()
-    answers = await bus.subscribe(inbox, deliver)
+    def _settle(self, *, is_too_large: bool) -> None:
+        self._missing -= 1
+        self._too_large += is_too_large
+        if self._missing == 0 and not self._done.done():
+            self._done.set_result(None)
+
+
+def _refusal(message: BusMessage) -> ApiError | None:
+    """Why the stream has not taken what it answers with this; `None` when it has."""
+    if message.status is not None:
+        return ApiError(code=message.status)
+    if b'"error"' not in message.data:
+        return None
     try:
-        for message in messages:
-            bus.send_ready(message.subject, message.block, message.body, reply=inbox)
-        async with asyncio.timeout(_TIMEOUT_S):
-            await done
-    except TimeoutError:
-        raise OutcomeUnknownError(f"{missing} of {len(messages)} messages were not acknowledged") from None
-    finally:
-        done.cancel()
-        await answers.unsubscribe()
+        return msgspec.json.decode(message.data, type=ApiAnswer).error
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return ApiError(description=message.data[:300].decode(errors="replace"))
 
 
 class PullConsumer:

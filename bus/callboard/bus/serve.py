@@ -18,6 +18,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 import structlog
+from msgspec.structs import replace
 
 from callboard.bus.ask import ERROR_CODE, ERROR_TEXT
 from callboard.bus.connection import Bus, BusSubscription
@@ -150,7 +151,13 @@ class Request:
         self._stats.num_errors += 1
         self._stats.last_error = f"{error.number}:{text}"
         self._on_answer(error.number)
-        self._send(encode(ErrorAnswer(error=error.body())), {ERROR_TEXT: text, ERROR_CODE: str(error.number)})
+        headers = {ERROR_TEXT: text, ERROR_CODE: str(error.number)}
+        try:
+            self._send(encode(ErrorAnswer(error=error.body())), headers)
+        except PayloadTooLargeError:
+            # Whoever asked must not wait for what cannot be said at length: the code and the beginning of it remain.
+            body = replace(error.body(), message=text, details={})
+            self._send(encode(ErrorAnswer(error=body)), headers)
 
     def _send(self, data: bytes, headers: Mapping[str, str] | None) -> None:
         if not self.reply:

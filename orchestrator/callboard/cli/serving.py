@@ -1,6 +1,6 @@
 """What the commands that are agents share: who they are, and serving until they are interrupted."""
 
-import sys
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -80,15 +80,9 @@ def serve_with(make: Callable[[], Served], to: Connection) -> None:
             # Nobody gave this address: wait for ever only for one that has answered.
             async with connected(to):
                 pass
-        _log_to_stderr()
+        from callboard.bus.logs import write_to_standard_error  # noqa: PLC0415 - not needed for --help
+
+        write_to_standard_error(logging.NOTSET)
         await agent.run(options)
 
     run(ready())
-
-
-def _log_to_stderr() -> None:
-    import structlog  # noqa: PLC0415 - not needed for --help
-
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(0), logger_factory=structlog.PrintLoggerFactory(sys.stderr)
-    )

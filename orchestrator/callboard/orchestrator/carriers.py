@@ -25,7 +25,7 @@ def carrier_of(config: OrchestratorConfig, bus: Bus, telemetry: Telemetry) -> Ca
     """The carrier that is configured."""
     if config.events.stream is None:
         return PlainCarrier(bus, telemetry)
-    return StreamCarrier(bus, config.events, config.prefix)
+    return StreamCarrier(bus, config.events, config.prefix, telemetry)
 
 
 class PlainCarrier:
@@ -53,9 +53,9 @@ class PlainCarrier:
 class StreamCarrier:
     """Publishes into a JetStream stream. An event has arrived once the stream has acknowledged it."""
 
-    def __init__(self, bus: Bus, settings: EventSettings, prefix: str) -> None:
+    def __init__(self, bus: Bus, settings: EventSettings, prefix: str, telemetry: Telemetry) -> None:
         assert settings.stream is not None  # noqa: S101 - else events are carried by NATS alone
-        self._bus, self._name = bus, settings.stream
+        self._bus, self._name, self._telemetry = bus, settings.stream, telemetry
         self._wanted = stream_wanted(settings, prefix)
         self._is_there = False
 
@@ -78,11 +78,16 @@ class StreamCarrier:
         if not self._is_there:
             await self.open()
         try:
-            await publish_all(self._bus, messages)
+            too_large = await publish_all(self._bus, messages)
         except NoRespondersError:
             # Somebody has removed the stream: it is made anew.
             self._is_there = False
             raise
+        if too_large:
+            # They will never fit: what comes after them must not wait for ever.
+            log.critical("events dropped", stream=self._name, count=too_large, reason="larger than the stream takes")
+            for _ in range(too_large):
+                self._telemetry.events_failed()
 
 
 def stream_wanted(settings: EventSettings, prefix: str) -> dict[str, Any]:

@@ -21,7 +21,8 @@ from callboard.orchestrator.config import IntakeSettings
 from callboard.orchestrator.owner import PoolOwner
 from callboard.orchestrator.submissions import Submissions, traced
 from callboard.schemas.codec import decode
-from callboard.schemas.errors import OrchestratorError
+from callboard.schemas.errors import InvalidRequestError, OrchestratorError
+from callboard.schemas.names import Key, in_words
 from callboard.schemas.tasks import TaskSpec
 
 log = structlog.get_logger("callboard.orchestrator")
@@ -119,8 +120,7 @@ class Intake:
         if spec.key is not None:
             return spec
         named = (message.headers or {}).get("Nats-Msg-Id")
-        key = named or f"{self._stream}:{sequence_of(message)}"
-        return msgspec.structs.replace(spec, key=key)
+        return msgspec.structs.replace(spec, key=_key(named or f"{self._stream}:{sequence_of(message)}"))
 
     # How a message ends.
 
@@ -178,6 +178,18 @@ class _Taken:
     def refuse(self, error: OrchestratorError) -> None:
         """It is not, or nobody knows."""
         self._intake.settle(self._message, error)
+
+
+def _key(text: str) -> str:
+    """`text` as a key, by the rules for keys.
+
+    Raises:
+        InvalidRequestError: it is none.
+    """
+    try:
+        return msgspec.convert(text, Key)
+    except msgspec.ValidationError as error:
+        raise InvalidRequestError(f"Nats-Msg-Id: {in_words(str(error))}", path="Nats-Msg-Id") from None
 
 
 def _with_type(data: bytes, kind: str) -> bytes:

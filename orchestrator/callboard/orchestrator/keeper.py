@@ -64,7 +64,7 @@ REST_S: Final = 60.0
 HEAR_S: Final = 1.0
 """How long NATS may take to answer a replica that wants the lease."""
 _OWNER_EVENT = msgspec.json.Decoder(OwnerChanged)
-_ONLINE = frozenset({AgentState.ONLINE, AgentState.DRAINING})
+_SIGNED_IN = frozenset({AgentState.ONLINE, AgentState.DRAINING, AgentState.QUARANTINED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,7 +250,7 @@ class PoolKeeper:
         except OrchestratorError as error:
             reason = error.message
         finally:
-            self.owner = None
+            self.owner = self._server = None
             premises.metrics.forget_pool(self.pool)
             log.info("pool let go", pool=self.pool, epoch=lease.epoch, reason=reason)
             await self._release(owner)
@@ -276,7 +276,6 @@ class PoolKeeper:
     async def _serve(self, owner: PoolOwner) -> str:
         premises, lease = self._premises, owner.lease
         task = TaskRequests(owner, premises.config.limits, premises.ids)
-        self._take_in(owner)
         fleet = FleetRequests(owner, premises.launcher)
         agent = AgentRequests(owner, premises.config.limits)
         server = Server(
@@ -300,6 +299,7 @@ class PoolKeeper:
         running = asyncio.create_task(owner.run())
         running.add_done_callback(lambda _: owner.decided_last.set())
         try:
+            self._take_in(owner)
             await server.start()
             await micro.start()
             self.owned.set()
@@ -355,7 +355,7 @@ class PoolKeeper:
             log.info("lease not released: it will expire", pool=self.pool, reason=str(error))
 
     def _on_agent(self, agent_id: str, state: AgentState) -> None:
-        if state in _ONLINE:
+        if state in _SIGNED_IN:
             self._premises.launcher.came_online(self.pool, agent_id)
 
     def _on_stop_process(self, agent_id: str, grace_ms: int) -> None:

@@ -331,9 +331,10 @@ class PoolOwner:
             if batch.is_written:
                 told, events = told_by(batch)
                 self._writer.commit(batch, events, partial(self._settle, told))
-            else:
-                self._effects.add(batch.effects)
-        elif self._trust.is_heard and (not self.is_active or self._trust.age_s >= self._renew_s):
+                return
+            self._effects.add(batch.effects)
+        # A batch that writes nothing extends no lease: those who ask without end for what is so already would end it.
+        if self._trust.is_heard and (not self.is_active or self._trust.age_s >= self._renew_s):
             self._writer.renew()
 
     def _set_alarm(self) -> None:

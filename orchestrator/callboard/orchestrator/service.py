@@ -45,6 +45,7 @@ from callboard.orchestrator.status import ProcessFacts
 from callboard.orchestrator.store.memory import MemoryStore
 from callboard.orchestrator.store.port import Store
 from callboard.orchestrator.store.postgres import PostgresStore
+from callboard.orchestrator.telemetry import Telemetry
 from callboard.schemas.errors import ConfigurationError, DatabaseOperationError
 from callboard.schemas.labels import LabelValue
 from callboard.schemas.status import SystemStatus
@@ -242,7 +243,7 @@ class Orchestrator:
         loop = asyncio.get_running_loop()
         metrics.event_loop_tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
         if config.events.stream is not None:
-            await open_when_there(StreamCarrier(bus, config.events, config.prefix))
+            await open_when_there(StreamCarrier(bus, config.events, config.prefix, Telemetry()))
         keepers: dict[str, PoolKeeper] = {}
 
         def agent_ended(agent: SpawnedAgent) -> None:

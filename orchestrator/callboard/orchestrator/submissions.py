@@ -11,8 +11,10 @@ from callboard.orchestrator.ids import TaskIds
 from callboard.orchestrator.store.port import OfferContent
 from callboard.orchestrator.tickets import Fresh, Ticket
 from callboard.schemas.codec import check_size, checked_json
+from callboard.schemas.errors import InvalidRequestError
 from callboard.schemas.names import is_traceparent
 from callboard.schemas.tasks import TaskSpec
+from callboard.schemas.times import has_instant
 
 Prepared = tuple[Callable[[Ticket], TaskSubmitted], Fresh]
 """The event, once there is a ticket; and what its offer will carry."""
@@ -30,8 +32,9 @@ class Submissions:
         """A client's specification.
 
         Raises:
-            PayloadTooLargeError, InvalidRequestError: the payload or the texts are not allowed.
+            PayloadTooLargeError, InvalidRequestError: the payload, the texts or the instants are not allowed.
         """
+        _check_instants(spec)
         payload = checked_json(spec.payload, path="payload", limit=self._limits.payload_bytes)
         check_size(_text_bytes(spec), path="description and metadata", limit=self._limits.text_bytes)
         digest = b"" if spec.key is None else spec.content_digest()
@@ -67,6 +70,13 @@ def traced(spec: TaskSpec, headers: Mapping[str, str]) -> TaskSpec:
     if found is None or not is_traceparent(found):
         return spec
     return msgspec.structs.replace(spec, traceparent=found)
+
+
+def _check_instants(spec: TaskSpec) -> None:
+    """Refuse what is an instant by its offset only: no answer could tell it."""
+    for path, instant in (("not_before", spec.not_before), ("deadline", spec.deadline)):
+        if instant is not None and not has_instant(instant):
+            raise InvalidRequestError(f"{path}: its year in UTC is none of 1 to 9999", path=path)
 
 
 def _text_bytes(spec: TaskSpec) -> int:

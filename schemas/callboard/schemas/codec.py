@@ -17,6 +17,8 @@ M = TypeVar("M")
 
 _PATH = re.compile(r"^(.*) - at `(?:key` in `)?\$(.*)`$", re.DOTALL)
 _FIELD = re.compile(r"^Object (?:contains unknown|missing required) field `(.*)`$", re.DOTALL)
+_LONGEST_PATH = 512
+"""Characters of a path in an error: names of fields are what the sender made them, and an error has to fit."""
 _encoder = msgspec.json.Encoder()
 
 
@@ -52,7 +54,7 @@ def _refusal(message: str) -> InvalidRequestError:
     reason, path = (found[1], found[2].lstrip(".")) if found else (message, "")
     if field := _FIELD.match(reason):
         path = f"{path}.{field[1]}".lstrip(".")
-    reason = in_words(reason)
+    path, reason = path[:_LONGEST_PATH], in_words(reason)[:_LONGEST_PATH]
     return InvalidRequestError(f"{path}: {reason}" if path else reason, path=path)
 
 

@@ -90,6 +90,7 @@ class SynadiaFleet:
         self._options: BusOptions | None = None
         self._bus: Bus | None = None
         self._watching: asyncio.Task[None] | None = None
+        self._is_draining = False
 
     @property
     def agents(self) -> dict[str, str]:
@@ -123,11 +124,13 @@ class SynadiaFleet:
 
     async def drain(self) -> None:
         """Take nothing new, finish what runs, leave."""
+        self._is_draining = True
         await self._end_watching()
         await asyncio.gather(*(proxy.drain() for proxy in self._proxies.values()), return_exceptions=True)
 
     async def stop(self) -> None:
         """End now: what runs is given back. May be called twice, and without `start`."""
+        self._is_draining = True
         await self._end_watching()
         proxies, self._proxies = list(self._proxies.values()), {}
         await asyncio.gather(*(proxy.release() for proxy in proxies), return_exceptions=True)
@@ -241,6 +244,8 @@ class SynadiaFleet:
     async def _sign_in(self, peer: Peer, predecessor: Proxy | None = None) -> None:
         if predecessor is not None:
             await predecessor.abandon()
+        if self._is_draining:
+            return
         log.info("agent found", subject=peer.subject, agent_id=peer.agent_id, instance_id=peer.instance_id)
         agent = Agent(
             peer.agent_id,

@@ -15,6 +15,7 @@ from callboard.orchestrator.core.presence import set_liveness
 from callboard.orchestrator.core.tasks import expire
 from callboard.orchestrator.core.timers import Clock
 from callboard.orchestrator.core.transitions import Move
+from callboard.schemas.names import MAX_DURATION_MS
 from callboard.schemas.tasks import TaskError
 from callboard.schemas.vocabulary import HELD_TASK_STATES, AgentState, DeclineReason, Outcome, TaskState
 
@@ -82,10 +83,15 @@ def _offer(pool: Pool, task: Task, now_ms: int) -> SendOffer:
         agent_id=task.agent_id,
         task_id=task.task_id,
         attempt=task.attempt,
-        remaining_ms=None if task.deadline_ms is None else max(task.deadline_ms - now_ms, 0),
+        remaining_ms=None if task.deadline_ms is None else _remaining_ms(task.deadline_ms, now_ms),
         run_timeout_ms=task.run_timeout_ms,
         batches=agent is not None and agent.batches,
     )
+
+
+def _remaining_ms(deadline_ms: int, now_ms: int) -> int:
+    """The time that is left, as long as a message can say: a deadline may be farther away than any duration."""
+    return min(max(deadline_ms - now_ms, 0), MAX_DURATION_MS)
 
 
 def current(pool: Pool, agent_id: str, held: Held) -> Task | None:

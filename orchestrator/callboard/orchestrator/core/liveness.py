@@ -71,11 +71,12 @@ def on_registered(pool: Pool, event: AgentRegistered, now_ms: int) -> None:
     if message.incarnation in agent.replaced:
         pool.refuse(event.ticket, IncarnationReplacedError())
         return
-    if agent.incarnation != message.incarnation:
+    is_new = agent.incarnation != message.incarnation
+    if is_new:
         # What the process before has reported, this one may take for unfinished.
         agent.reported.clear()
     listed = listed_by(agent, message.running or ())
-    if agent.incarnation != message.incarnation:
+    if is_new:
         _replace(pool, agent, message.incarnation, listed, now_ms)
     _describe(agent, message)
     agent.seen_ms = now_ms
@@ -83,6 +84,9 @@ def on_registered(pool: Pool, event: AgentRegistered, now_ms: int) -> None:
     pool.queue.refit(agent)
     if agent.liveness is not S.ONLINE:
         set_liveness(pool, agent, S.ONLINE, now_ms)
+    elif is_new:
+        # It was back before anybody missed it; who started it waits to hear of this one.
+        announce(pool, agent, now_ms, reason="a new process")
     if message.running is not None:
         reconcile(pool, agent, listed, now_ms)
     pool.touch_agent(agent)
