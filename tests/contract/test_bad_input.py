@@ -348,13 +348,21 @@ async def test_unknown_fields_elsewhere_are_ignored(wire: Wire) -> None:
         ({"metadata": {"a": "x" * (32 * 1024)}}, None),
         ({"description": "x" * (16 * 1024), "metadata": {"a": "x" * (16 * 1024)}}, None),
         ({"description": "é" * (16 * 1024 + 1)}, None),
+        ({"requires": {"labels": [{"key": "a", "op": "!=", "value": "x" * (32 * 1024)}]}}, None),
+        ({"prefers": [{"key": "a", "op": "!=", "value": "x" * (32 * 1024), "weight": 1}]}, None),
     ],
-    ids=["payload", "description", "metadata", "both", "bytes, not characters"],
+    ids=["payload", "description", "metadata", "both", "bytes, not characters", "requires", "prefers"],
 )
 async def test_what_is_too_large_is_refused(side: Wire, fields: Json, path: str | None) -> None:
     error = await side.refusal("tasks.submit", type="x", **fields)
     assert error.code == "payload_too_large"
     assert path in (None, error.details["path"])
+
+
+@pytest.mark.usefixtures("unchanged")
+async def test_what_an_agent_says_of_itself_is_bounded(side: Wire) -> None:
+    about: Json = {"incarnation": INCARNATION, "labels": {"a": "x" * (32 * 1024)}}
+    assert (await side.refusal("agent.stranger.register", **about)).code == "payload_too_large"
 
 
 async def test_what_is_just_not_too_large_is_taken(side: Wire) -> None:

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from nats.aio.client import Client as NatsClient
 from tests.support.replica import Replica, replica
+from tests.support.wire import publish_with_headers, send_raw
 
 from callboard.bus.client import Client
 from callboard.bus.embedded import EmbeddedNats
@@ -117,6 +118,15 @@ async def test_what_is_no_task_goes_to_the_dead_letters(nats: EmbeddedNats, side
         async with asyncio.timeout(WITHIN_S):
             letter = await letters.get()
         assert "Nats-Msg-Id" in (letter.headers or {})["Callboard-Error"]
+        block = b"NATS/1.0\r\nbad name: v\r\n\r\n"
+        await send_raw(nats.url, publish_with_headers(b"jobs.new", block, b"{"))
+        await side.js.publish("jobs.new", large := b"{" + b"x" * (1024 * 1024 - 100))
+        async with asyncio.timeout(WITHIN_S):
+            odd, cut = await letters.get(), await letters.get()
+        assert odd.data == b"{"
+        assert large.startswith(cut.data)
+        assert (cut.headers or {})["Callboard-Cut"] == str(len(large))
+        await side.until_taken()
         headers = found[3].headers or {}
         assert "unknown field" in headers["Callboard-Error"]
         assert (headers["Mine"], headers["Callboard-Stream"], headers["Callboard-Sequence"]) == ("kept", STREAM, "5")

@@ -133,3 +133,27 @@ def test_a_type_has_one_handler() -> None:
     agent.task("x")(lambda _: None)
     with pytest.raises(ConfigurationError, match="'x' has a handler already"):
         agent.task("x")(lambda _: None)
+
+
+class MuteError(Exception):
+    """An exception that cannot say what it is."""
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+ODD = [MuteError(), BaseException("x"), GeneratorExit(), SystemExit(3), StopIteration(3)]
+
+
+@pytest.mark.parametrize("error", ODD, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("kind", ["async", "thread"])
+async def test_whatever_a_handler_raises_is_its_failure(kind: str, error: BaseException) -> None:
+    def raises(_ctx: TaskContext) -> None:
+        raise error
+
+    async def raises_on_the_loop(_ctx: TaskContext) -> None:
+        raise error
+
+    with pytest.raises(TaskFailed) as failed:
+        await run_handler(raises_on_the_loop if kind == "async" else raises)
+    assert failed.value.error.type in {type(error).__name__, "RuntimeError"}

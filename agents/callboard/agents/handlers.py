@@ -169,10 +169,12 @@ async def _run_attempt(handler: Handler, ref: AttemptRef, context: TaskContext) 
         return await _in_thread(lambda: _succeeded(ref, handler(context)))
     except TaskFailed as failed:
         return ev.HandlerFailed(ref, _shortened(failed.error))
-    except Exception as error:
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:
         if not context.cancelled:
             log.exception("handler failed", type=context.type)
-        return ev.HandlerFailed(ref, _shortened(TaskError(type=type(error).__name__, message=str(error))))
+        return ev.HandlerFailed(ref, _shortened(TaskError(type=type(error).__name__, message=_text_of(error))))
 
 
 def _succeeded(ref: AttemptRef, value: object) -> Ended:
@@ -186,32 +188,38 @@ def _succeeded(ref: AttemptRef, value: object) -> Ended:
 
 async def _in_thread(function: Callable[[], Ended]) -> Ended:
     loop = asyncio.get_running_loop()
-    ended: asyncio.Future[Ended] = loop.create_future()
+    ended: asyncio.Future[tuple[Ended | None, BaseException | None]] = loop.create_future()
     variables = contextvars.copy_context()
 
     def settle(event: Ended | None, error: BaseException | None) -> None:
-        if ended.done():
-            return
-        if event is not None:
-            ended.set_result(event)
-        elif error is not None:
-            ended.set_exception(error)
+        # As a result, since there are exceptions that a future does not take.
+        if not ended.done():
+            ended.set_result((event, error))
 
     def work() -> None:
         event: Ended | None = None
         failure: BaseException | None = None
         try:
             event = variables.run(function)
-        except Exception as error:  # noqa: BLE001 - handed to the loop, where it is handled
+        except BaseException as error:  # noqa: BLE001 - handed to the loop, where it is handled
             failure = error
-        except BaseException as error:  # noqa: BLE001 - SystemExit ends a thread in silence; the task must not hang
-            failure = RuntimeError(f"the handler raised {error!r}")
         # Nobody waits for a thread that was left behind.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(settle, event, failure)
 
     threading.Thread(target=work, name="callboard-handler", daemon=True).start()
-    return await ended
+    event, failure = await ended
+    if event is None:
+        raise failure or RuntimeError("the thread ended without a word")
+    return event
+
+
+def _text_of(error: BaseException) -> str:
+    """What an exception says; its own code may raise instead."""
+    try:
+        return str(error) if isinstance(error, Exception) else f"the handler raised {error!r}"
+    except Exception as other:  # noqa: BLE001 - whatever its class does
+        return f"it has no text: {type(other).__name__}"
 
 
 def _shortened(error: TaskError) -> TaskError:

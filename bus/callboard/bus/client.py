@@ -1,8 +1,9 @@
 """The client for embedding in other programs: submit, await, watch and steer tasks and agents; no server dependencies.
 
-async with Client.connect("nats://127.0.0.1:4222") as client:
-answer = await client.submit("review", {"file": "a.py"}, priority=TaskPriority.HIGH)
-task = await client.wait(answer.task_id)
+Example:
+    async with Client.connect("nats://127.0.0.1:4222") as client:
+        answer = await client.submit("review", {"file": "a.py"}, priority=TaskPriority.HIGH)
+        task = await client.wait(answer.task_id)
 """
 
 import asyncio

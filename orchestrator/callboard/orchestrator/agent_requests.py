@@ -48,6 +48,8 @@ class AgentRequests:
     def register(self, message: Register, request: Request) -> None:
         """`register`."""
         agent_id = _agent_id(request)
+        about = encode([message.capabilities, message.labels, message.metadata])
+        check_size(len(about), path="capabilities, labels and metadata", limit=self._limits.text_bytes)
         self._owner.request(request, lambda ticket: AgentRegistered(ticket=ticket, agent_id=agent_id, message=message))
 
     def heartbeat(self, message: Heartbeat, request: Request) -> None:

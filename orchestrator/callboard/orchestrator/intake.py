@@ -21,7 +21,7 @@ from callboard.orchestrator.config import IntakeSettings
 from callboard.orchestrator.owner import PoolOwner
 from callboard.orchestrator.submissions import Submissions, traced
 from callboard.schemas.codec import decode
-from callboard.schemas.errors import InvalidRequestError, OrchestratorError
+from callboard.schemas.errors import InvalidRequestError, OrchestratorError, PayloadTooLargeError
 from callboard.schemas.names import Key, in_words
 from callboard.schemas.tasks import TaskSpec
 
@@ -39,6 +39,8 @@ _ACK: Final = b"+ACK"
 _TERM: Final = b"+TERM"
 _NAK: Final = b"-NAK"
 _LONGEST_REASON: Final = 1_000
+_ROOM_FOR_HEADERS: Final = 16 * 1024
+"""More than our own headers of a dead letter take: a reason, and a subject, which has at most 4 KiB."""
 
 
 class Intake:
@@ -147,7 +149,6 @@ class Intake:
         sequence = sequence_of(message)
         log.warning("a message is no task", stream=self._stream, sequence=sequence, reason=error.message)
         headers = {
-            **(message.headers or {}),
             "Callboard-Error-Code": error.code,
             "Callboard-Error": error.message[:_LONGEST_REASON],
             "Callboard-Stream": self._stream,
@@ -155,12 +156,21 @@ class Intake:
             "Callboard-Subject": message.subject,
         }
         try:
-            self._bus.send(self._dead_letters, message.data, headers=headers)
+            self._send_letter(message, headers)
             await self._bus.flush()
         except OrchestratorError as lost:
             log.info("a dead letter comes again", stream=self._stream, sequence=sequence, reason=lost.message)
             return
         self._say(message, _TERM)
+
+    def _send_letter(self, message: BusMessage, headers: dict[str, str]) -> None:
+        try:
+            self._bus.send(self._dead_letters, message.data, headers={**(message.headers or {}), **headers})
+        except (InvalidRequestError, PayloadTooLargeError):
+            # Headers that cannot be sent again, or no room beside ours: what can be told is; it must not come again.
+            room = max(self._bus.max_payload - _ROOM_FOR_HEADERS, 0)
+            cut = {"Callboard-Cut": str(len(message.data))} if len(message.data) > room else {}
+            self._bus.send(self._dead_letters, message.data[:room], headers={**headers, **cut})
 
 
 class _Taken:

@@ -10,7 +10,7 @@ from callboard.orchestrator.core.events import TaskSubmitted
 from callboard.orchestrator.ids import TaskIds
 from callboard.orchestrator.store.port import OfferContent
 from callboard.orchestrator.tickets import Fresh, Ticket
-from callboard.schemas.codec import check_size, checked_json
+from callboard.schemas.codec import check_size, checked_json, encode
 from callboard.schemas.errors import InvalidRequestError
 from callboard.schemas.names import is_traceparent
 from callboard.schemas.tasks import TaskSpec
@@ -34,6 +34,7 @@ class Submissions:
         Raises:
             PayloadTooLargeError, InvalidRequestError: the payload, the texts or the instants are not allowed.
         """
+        check_size(_placement_bytes(spec), path="requires and prefers", limit=self._limits.text_bytes)
         _check_instants(spec)
         payload = checked_json(spec.payload, path="payload", limit=self._limits.payload_bytes)
         check_size(_text_bytes(spec), path="description and metadata", limit=self._limits.text_bytes)
@@ -70,6 +71,10 @@ def traced(spec: TaskSpec, headers: Mapping[str, str]) -> TaskSpec:
     if found is None or not is_traceparent(found):
         return spec
     return msgspec.structs.replace(spec, traceparent=found)
+
+
+def _placement_bytes(spec: TaskSpec) -> int:
+    return sum(len(encode(part)) for part in (spec.requires, spec.prefers) if part is not None)
 
 
 def _check_instants(spec: TaskSpec) -> None:

@@ -6,7 +6,7 @@ All start with `<prefix>.v1.<pool>.`; the prefix is configurable and `callboard`
 from dataclasses import dataclass
 from typing import Final
 
-from callboard.schemas.vocabulary import AgentState, TaskState
+from callboard.schemas.vocabulary import AgentState
 
 DEFAULT_PREFIX: Final = "callboard"
 DEFAULT_POOL: Final = "default"
@@ -48,10 +48,6 @@ class Subjects:
     def to_agent(self, agent_id: str, verb: str) -> str:
         """`~.to.<agent_id>.<verb>`: orchestrator to agent."""
         return f"{self.root}.to.{agent_id}.{verb}"
-
-    def task_event(self, state: TaskState, task_id: str) -> str:
-        """`~.event.task.<state>.<task_id>`: a committed change of a task."""
-        return f"{self.root}.event.task.{state}.{task_id}"
 
     def task_events(self, task_id: str) -> str:
         """`~.event.task.*.<task_id>`: every committed change of one task, to subscribe to."""

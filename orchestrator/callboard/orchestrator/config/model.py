@@ -84,7 +84,9 @@ class OrchestratorConfig(Settings, frozen=True, kw_only=True):
     queue_window: Annotated[
         Capacity, Meta(description="Waiting tasks of a pool that memory holds, about; the others wait in the database")
     ] = 20_000
-    max_waiters: Annotated[Capacity, Meta(description="`wait` requests open at once in a pool")] = 10_000
+    max_waiters: Annotated[
+        Capacity, Meta(description="Tasks of a pool that are waited for at once, as often as each is")
+    ] = 10_000
     batch_max: Annotated[int, Meta(description="Tasks decided and committed together, about", ge=1, le=10_000)] = 128
 
     heartbeat_interval_seconds: Annotated[

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from callboard.orchestrator.core.changes import Changes
+from callboard.orchestrator.core.changes import Changes, NewTask
 from callboard.orchestrator.store import leases
 from callboard.orchestrator.store.batch import TAKE, TAKEN, Head, statement
 from callboard.orchestrator.store.batch_rows import Rows, halves, rows_of
@@ -123,16 +123,24 @@ class _Attempt:
         written = {row[0] for row in await self._pg.fetch(_WRITTEN, ids, lease.pool, lease.epoch, self._number)}
         missing = [change for change in changes.tasks if change.columns.task_id not in written]
         keyed = [change.new for change in missing if change.new is not None and change.new.key is not None]
-        taken = await self._pg.fetch(
-            _TAKEN_KEYS,
-            lease.pool,
-            [new.task_id for new in keyed],
-            [new.key_scope for new in keyed],
-            [new.key for new in keyed],
-        )
-        refused = frozenset(row[0] for row in taken)
+        refused = await self._taken(keyed)
         stale = frozenset(change.columns.task_id for change in missing) - refused
         return Committed(refused=refused, stale=stale, now_ms=lease.now_ms)
+
+    async def _taken(self, keyed: list[NewTask]) -> frozenset[str]:
+        """Those of these tasks whose keys others have."""
+        try:
+            taken = await self._pg.fetch(
+                _TAKEN_KEYS,
+                self._lease.pool,
+                [new.task_id for new in keyed],
+                [new.key_scope for new in keyed],
+                [new.key for new in keyed],
+            )
+        except DATA_ERRORS:
+            # A key that no row can hold is nobody's, and must not do what the row that had it was kept from doing.
+            return frozenset()
+        return frozenset(row[0] for row in taken)
 
 
 def _without_contents(error: Exception) -> str:
