@@ -49,8 +49,8 @@ OWNER: Final = (
     Mutant(
         safeguard="lease renewal only while heard",
         path=f"{_SHELL}/owner.py",
-        old="        elif self._trust.is_heard and (",
-        new="        elif self._trust is not None and (",
+        old="        if self._trust.is_heard and (",
+        new="        if self._trust is not None and (",
         tests=("tests/integration/test_owner_safeguards.py",),
     ),
     Mutant(
