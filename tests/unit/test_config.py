@@ -159,6 +159,14 @@ def test_a_representation_holds_no_secret() -> None:
     assert "hunter2" not in repr(config)
 
 
+@pytest.mark.parametrize("url", ["mysql://u:hunter2@h/d", "postgres ql://u:hunter2@h/d", "u:hunter2@h"])
+def test_an_address_that_is_none_of_postgres_is_quoted_without_its_secret(url: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        OrchestratorConfig(database_url=url)
+    assert "postgresql://" in str(refused.value)
+    assert "hunter2" not in str(refused.value) + repr(refused.value.details)
+
+
 def test_a_mistake_quotes_no_secret() -> None:
     settings: dict[str, Any] = {"database_url": ["postgresql://u:hunter2@h"], "nats": {"password": ["hunter2"]}}
     with pytest.raises(ConfigurationError) as refusal:

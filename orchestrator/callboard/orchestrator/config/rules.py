@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from callboard.orchestrator.config.mistakes import Mistake, shown
 from callboard.orchestrator.config.modes import LogFormat, OrchestratorMode
+from callboard.orchestrator.config.secrets import hide_in_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -81,9 +82,10 @@ def broken_rules(config: OrchestratorConfig, mistaken: Collection[str]) -> Itera
     for settings, check in RULES:
         if not any(setting in mistaken for setting in settings) and (message := check(config)) is not None:
             reported, *others = settings
-            yield Mistake(
-                path=reported, message=message, value=shown(getattr(config, reported)), concerns=tuple(others)
-            )
+            value = getattr(config, reported)
+            # The only secret among these settings is an address's; what is no address holds nothing that is hidden.
+            given = shown(hide_in_url(value) if isinstance(value, str) else value)
+            yield Mistake(path=reported, message=message, value=given, concerns=tuple(others))
 
 
 def missing_addresses(mode: OrchestratorMode | None, nats: str | None, database: str | None) -> Iterator[Mistake]:
