@@ -7,6 +7,7 @@ import sys
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import TYPE_CHECKING
 
+import asyncpg
 import msgspec
 import pytest
 from tests.support.replica import WITHIN_S, replica
@@ -19,6 +20,7 @@ from callboard.orchestrator.store.embedded import EmbeddedPostgres
 from callboard.schemas.errors import DatabaseOperationError
 from callboard.schemas.events import OwnerChanged
 from callboard.schemas.subjects import Subjects
+from callboard.schemas.tasks import TaskSpec
 from callboard.schemas.vocabulary import DatabaseHealth, Outcome, TaskState
 
 if TYPE_CHECKING:
@@ -87,6 +89,25 @@ async def test_kill_9_of_the_orchestrator_loses_nothing_and_runs_nothing_twice(
         more = (await client.submit("work", 3)).task_id
         at.open(more)
         assert (await client.wait(more, timeout_s=WITHIN_S)).result_value() == "done 3"
+
+
+async def test_a_task_that_was_accepted_under_wider_limits_is_still_run(
+    nats_server: EmbeddedNats, database_url: str
+) -> None:
+    async with Client.connect(nats_server.url) as client:
+        async with replica(nats_server.url, database_url) as first:
+            task_id = (await client.submit("work", 1, max_attempts=1000)).task_id
+            assert await first.stop() == 0
+        database = await asyncpg.connect(database_url)
+        spec = (await database.fetchval("SELECT spec FROM task")).replace(b"1000", b"1001")
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.json.decode(spec, type=TaskSpec)
+        await database.execute("UPDATE task SET spec = $1", spec)
+        await database.close()
+        async with replica(nats_server.url, database_url), gate(nats_server.url) as at:
+            at.open(task_id)
+            task = await client.wait(task_id, timeout_s=WITHIN_S)
+            assert (task.state, task.max_attempts) == (TaskState.SUCCEEDED, 1001)
 
 
 async def test_what_a_dead_agent_held_when_the_orchestrator_died_is_run_by_another(

@@ -23,6 +23,7 @@ from callboard.orchestrator.core.events import (
 )
 from callboard.orchestrator.core.model import Held
 from callboard.orchestrator.store.port import OfferContent
+from callboard.schemas.accepted import decoder_of_accepted
 from callboard.schemas.agents import Assign, AssignAnswer, AssignManyAnswer, CancelAttempt, Drain, GiveAnswer, Shutdown
 from callboard.schemas.codec import decode, encode
 from callboard.schemas.errors import OrchestratorError, PayloadTooLargeError
@@ -39,8 +40,8 @@ _ACKNOWLEDGED: Final = "ack"
 _MANY: Final = "many"
 _ANSWER = msgspec.json.Decoder(AssignAnswer)
 _ANSWERS = msgspec.json.Decoder(AssignManyAnswer)
-_SPEC = msgspec.json.Decoder(TaskSpec)
-_PROGRESS = msgspec.json.Decoder(Progress)
+_SPEC = decoder_of_accepted(TaskSpec)
+_PROGRESS = decoder_of_accepted(Progress)
 
 
 class AgentLink:

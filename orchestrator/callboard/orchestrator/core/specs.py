@@ -8,10 +8,11 @@ import msgspec
 from callboard.orchestrator.core.changes import StoredTask
 from callboard.orchestrator.core.labels import label_test
 from callboard.orchestrator.core.model import Needs, Task
+from callboard.schemas.accepted import decoder_of_accepted
 from callboard.schemas.tasks import DEFAULT_MAX_ATTEMPTS, Backoff, Requirements, TaskSpec
 from callboard.schemas.vocabulary import TaskPriority, TaskState
 
-_SPEC = msgspec.json.Decoder(TaskSpec)
+_SPEC = decoder_of_accepted(TaskSpec)
 _json = msgspec.json.Encoder()
 _BACKOFF: Final = Backoff()
 
@@ -61,11 +62,19 @@ def task_of(task_id: str, spec: TaskSpec, *, created_ms: int, order_ms: int, dea
 
 
 def stored_task(stored: StoredTask) -> Task:
-    """A task as it stands in the database."""
+    """A task as it stands in the database.
+
+    Raises:
+        ValueError: its specification is none. No limit of today makes it so (see `schemas.accepted`), only damage.
+    """
     columns = stored.columns
+    try:
+        spec = _SPEC.decode(stored.spec)
+    except msgspec.DecodeError as error:
+        raise ValueError(f"task {columns.task_id}: its stored specification is damaged: {error}") from error
     task = task_of(
         columns.task_id,
-        _SPEC.decode(stored.spec),
+        spec,
         created_ms=stored.created_ms,
         order_ms=stored.order_ms,
         deadline_ms=stored.deadline_ms,

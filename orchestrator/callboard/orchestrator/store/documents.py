@@ -9,6 +9,7 @@ from typing import Annotated, Final
 import msgspec
 
 from callboard.orchestrator.core.model import Dialogue, EndedAttempt
+from callboard.schemas.accepted import decoder_of_accepted
 from callboard.schemas.errors import InvalidRequestError
 from callboard.schemas.names import MAX_INTEGER, TASK_ID_PATTERN
 from callboard.schemas.tasks import AttemptRecord, Progress, Question, TaskDocument, TaskError, TaskPage, TaskSpec
@@ -18,11 +19,11 @@ from callboard.schemas.vocabulary import HELD_TASK_STATES, TaskPriority, TaskSta
 DEFAULT_PAGE: Final = 50
 
 _PRIORITIES: Final = tuple(TaskPriority)
-_spec = msgspec.json.Decoder(TaskSpec)
-_progress = msgspec.json.Decoder(Progress)
-_error = msgspec.json.Decoder(TaskError)
-_dialogue = msgspec.json.Decoder(Dialogue)
-_ended = msgspec.json.Decoder(EndedAttempt)
+_spec = decoder_of_accepted(TaskSpec)
+_progress = decoder_of_accepted(Progress)
+_error = decoder_of_accepted(TaskError)
+_dialogue = decoder_of_accepted(Dialogue)
+_ended = decoder_of_accepted(EndedAttempt)
 
 
 class TaskRow(msgspec.Struct, kw_only=True):

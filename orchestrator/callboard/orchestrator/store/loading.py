@@ -31,6 +31,7 @@ from callboard.orchestrator.store.sql import Query, query
 from callboard.orchestrator.store.stored import COLUMNS, stored_of
 from callboard.orchestrator.store.tables import agent, key_hold, pool_pause, task, task_dialogue
 from callboard.orchestrator.store.waiting import IN_POOL, QUEUED
+from callboard.schemas.accepted import decoder_of_accepted
 from callboard.schemas.labels import LabelValue
 from callboard.schemas.vocabulary import HELD_TASK_STATES, AgentState
 
@@ -43,8 +44,8 @@ COUNTING_S: Final = 60
 """Longer than other statements may take: one that gives up would never let a deep pool have an owner."""
 
 _texts = msgspec.json.Decoder(tuple[str, ...])
-_labels = msgspec.json.Decoder(dict[str, LabelValue])
-_dialogue = msgspec.json.Decoder(Dialogue)
+_labels = decoder_of_accepted(dict[str, LabelValue])
+_dialogue = decoder_of_accepted(Dialogue)
 _metadata = msgspec.json.Decoder(dict[str, str])
 
 _HELD: Final = query(

@@ -11,13 +11,14 @@ from callboard.orchestrator.core.changes import StoredTask, TaskColumns
 from callboard.orchestrator.core.model import EndedAttempt
 from callboard.orchestrator.store.driver import Record
 from callboard.orchestrator.store.tables import task
+from callboard.schemas.accepted import decoder_of_accepted
 from callboard.schemas.vocabulary import TaskState
 from callboard.schemas.why import AgentScore
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
 
-_ended = msgspec.json.Decoder(EndedAttempt)
+_ended = decoder_of_accepted(EndedAttempt)
 _scores = msgspec.json.Decoder(tuple[AgentScore, ...])
 
 COLUMNS: Final[tuple[ColumnElement[Any], ...]] = (
