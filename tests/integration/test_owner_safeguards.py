@@ -18,12 +18,13 @@ from callboard.orchestrator.clock import steady_s
 from callboard.orchestrator.core.effects import SendDrain
 from callboard.orchestrator.core.events import ObservationResumed, TimeAdvanced
 from callboard.orchestrator.store.memory import MemoryStore
-from callboard.orchestrator.store.port import StoreUnavailableError
+from callboard.orchestrator.store.port import NOTHING_PUBLISHED, StoreUnavailableError
 from callboard.schemas.agents import AgentVerb, Register, RegisterAnswer
 from callboard.schemas.base import Nothing
-from callboard.schemas.errors import AgentNotFoundError, OutcomeUnknownError
+from callboard.schemas.errors import AgentNotFoundError, OutcomeUnknownError, UnavailableError
+from callboard.schemas.limits import WAIT_MS
 from callboard.schemas.subjects import Subjects
-from callboard.schemas.tasks import CancelTask, SubmitAnswer, TaskChange, TaskSpec
+from callboard.schemas.tasks import CancelTask, SubmitAnswer, TaskChange, TaskDocument, TaskSpec, WaitTask
 from callboard.schemas.vocabulary import TaskState
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from callboard.orchestrator.core.changes import Changes
     from callboard.orchestrator.core.effects import Effect
     from callboard.orchestrator.core.events import Event
-    from callboard.orchestrator.store.port import Committed, Lease
+    from callboard.orchestrator.store.port import Committed, Lease, Published
 
 pytestmark = pytest.mark.anyio
 
@@ -207,3 +208,40 @@ async def test_once_the_database_is_back_nobody_is_judged_before_observation_beg
         store.is_away = False
         while (event := await events.get()) is not ObservationResumed:
             assert event is not TimeAdvanced
+
+
+async def test_reads_that_hang_do_not_keep_a_leaving_owner_from_letting_go(nats_server: EmbeddedNats) -> None:
+    class Hanging(Watched):
+        hangs = False
+
+        async def documents(self, pool: str, task_ids: list[str]) -> dict[str, TaskDocument]:
+            if self.hangs:
+                await asyncio.Event().wait()
+            return await super().documents(pool, task_ids)
+
+        async def release(self, lease: Lease, *, published: Published = NOTHING_PUBLISHED) -> None:
+            await super().release(lease, published=published)
+            released.set()
+
+    store, options, released = Hanging(), BusOptions(servers=(nats_server.url,)), asyncio.Event()
+    async with (
+        asyncio.timeout(WITHIN_S),
+        await Bus.connect(options) as bus,
+        await Bus.connect(options) as side,
+        keeping(bus, store) as keeper,
+    ):
+        await keeper.owned.wait()
+        owner = keeper.owner
+        assert owner is not None
+        task_id = (await Client(side).submit("work")).task_id
+        store.hangs = True
+        wait = WaitTask(task_id=task_id, timeout_ms=WAIT_MS)
+        subject = Subjects("default").tasks("wait")
+        waiting = asyncio.create_task(ask(side, subject, wait, TaskDocument, timeout_s=WITHIN_S))
+        await asyncio.sleep(0)  # now it is on its way
+        await Client(side).status()
+        assert owner.waiters
+        owner.stop()
+        await released.wait()
+        with pytest.raises(UnavailableError, match="stopping"):
+            await waiting

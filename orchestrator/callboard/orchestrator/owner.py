@@ -10,6 +10,7 @@ Rules:
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable, Coroutine
 from functools import partial
@@ -62,6 +63,8 @@ MAX_EVENTS: Final = 500
 """Events handled in one turn, before messages are received and sent again."""
 STALL_S: Final = 1.5
 """A pause between two turns that is longer than we ever mean to make."""
+FAREWELL_S: Final = 0.2
+"""How long the next owner waits while those who wait for a task are told how it stands."""
 STOP_S: Final = 5.0
 """How long a stopping owner tries to finish what is decided; without a database it may never come to that."""
 
@@ -280,7 +283,10 @@ class PoolOwner:
         await self._hearing.stop()
         await self._writer.stop()
         self.tickets.refuse_all(OutcomeUnknownError("the pool is changing owner", retry_after_ms=RETRY_AFTER_MS))
-        await self.waiters.answer_all()
+        # Whoever is not answered by then is told to ask again.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FAREWELL_S):
+                await self.waiters.answer_all()
         await self._beside.stop()
         await self.link.stop()
 
