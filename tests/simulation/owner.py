@@ -24,10 +24,11 @@ from callboard.orchestrator.clock import PoolClock
 from callboard.orchestrator.core import effects as do
 from callboard.orchestrator.core import events as ev
 from callboard.orchestrator.core.changes import Snapshot, WindowAsked
-from callboard.orchestrator.core.effects import Batch, Effect
+from callboard.orchestrator.core.effects import Announcement, Batch, Effect
 from callboard.orchestrator.core.machine import Machine
 from callboard.orchestrator.core.restore import restore
 from callboard.orchestrator.core.settings import CoreSettings
+from callboard.orchestrator.settling import settle
 from callboard.orchestrator.store.port import Committed, Lease, OfferContent
 from callboard.orchestrator.trust import Trust
 from callboard.schemas.agents import Assign, HeartbeatAnswer
@@ -51,7 +52,6 @@ SETTINGS: Final = CoreSettings(
     probe_after_ms=1_000,
     probe_after_most_ms=4_000,
 )
-RENEW_S: Final = 1.0
 TURN_MS: Final = 500
 """A turn comes at least so often."""
 STALL_S: Final = 1.5
@@ -96,7 +96,7 @@ class Owner:
         restore(self.machine, snapshot, self._clock.now_ms())
         self._watch = Watch(self._world, self.machine.pool, self._database, lease.epoch)
         self._inbox: deque[ev.Event] = deque()
-        self._effects: deque[Effect] = deque()
+        self._effects: deque[Effect | Announcement] = deque()
         self._fresh: dict[str, ev.TaskSubmitted] = {}
         self._is_leaving = False
         self._is_awake = False
@@ -240,15 +240,16 @@ class Owner:
             self._effects += batch.effects
         if self._is_leaving and not self._effects and not self._inbox:
             self._let_go()
-        elif self.trust.is_heard and (not self.is_active or self.trust.age_s >= RENEW_S):
+        elif self.trust.is_heard and (not self.is_active or self.trust.is_old):
             self.hand.renew()
 
     def _settle(self, told: list[Change], batch: Batch, committed: Committed) -> None:
-        self.press.take(batch.number, [change for change in told if change.about not in committed.refused])
+        left = settle(batch, told, committed)
+        self.press.take(batch.number, left.told)
         self._handle(ev.BatchCommitted(number=batch.number, refused=committed.refused), self._clock.now_ms())
         for task_id in sorted(committed.refused):
             self._answer_repeat(self._fresh[task_id])
-        self._effects += [e for e in batch.effects if getattr(e, "task_id", None) not in committed.refused]
+        self._effects += left.effects
 
     def _answer_repeat(self, event: ev.TaskSubmitted) -> None:
         holder = self._database.holder("client", event.spec.key or "")
@@ -290,7 +291,7 @@ class Owner:
             if not self.replica.passes("sending", partial(self._perform, self._effects.popleft())):
                 return
 
-    def _perform(self, effect: Effect) -> None:
+    def _perform(self, effect: Effect | Announcement) -> None:
         epoch, sender = self.lease.epoch, self.replica.name
         match effect:
             case do.Answer(ticket=ticket, message=message, task_id=task_id):

@@ -52,8 +52,6 @@ from callboard.schemas.vocabulary import AgentState, TaskState
 
 log = structlog.get_logger("callboard.orchestrator")
 
-RENEW_S: Final = 1.0
-"""How often the lease is renewed while nothing is written; a short lease three times in its length."""
 MAX_INBOX: Final = 20_000
 """Requests taken and not yet decided; beyond, they are refused at once."""
 MAX_UNWRITTEN_BYTES: Final = 32 * 1024 * 1024
@@ -108,7 +106,6 @@ class PoolOwner:
             on_agent=on_agent,
             on_stop_process=on_stop_process,
         )
-        self._renew_s = min(RENEW_S, lease_ms / 3000)
         self._trust = Trust(lease_ms=lease_ms, began_s=began_s)
         self._effects = Effects(
             self.outbox,
@@ -226,11 +223,12 @@ class PoolOwner:
         loading = asyncio.create_task(self._load())
         try:
             while self._lost is None and not loading.done():
-                if not self._writer.is_busy and self._trust.age_s >= self._renew_s:
+                if not self._writer.is_busy and self._trust.is_old:
                     self._writer.renew()
                 self._wake.clear()
                 woken = asyncio.create_task(self._wake.wait())
-                await asyncio.wait([loading, woken], timeout=self._renew_s / 2, return_when=asyncio.FIRST_COMPLETED)
+                patience_s = self._trust.renew_s / 2
+                await asyncio.wait([loading, woken], timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
                 woken.cancel()
             if self._lost is None:
                 await loading
@@ -340,7 +338,7 @@ class PoolOwner:
                 return
             self._effects.add(batch.effects)
         # A batch that writes nothing extends no lease: those who ask without end for what is so already would end it.
-        if self._trust.is_heard and (not self.is_active or self._trust.age_s >= self._renew_s):
+        if self._trust.is_heard and (not self.is_active or self._trust.is_old):
             self._writer.renew()
 
     def _set_alarm(self) -> None:
@@ -351,7 +349,7 @@ class PoolOwner:
             return
         if self._alarm is not None:
             self._alarm.cancel()
-        delay_s = self._renew_s / 2
+        delay_s = self._trust.renew_s / 2
         due_ms = self.machine.next_due_ms()
         if self._may_decide and due_ms is not None:
             delay_s = min(delay_s, max(due_ms - self.clock.now_ms(), 0) / 1000)

@@ -10,6 +10,8 @@ from typing import Final
 
 from callboard.orchestrator.clock import steady_s
 
+RENEW_S: Final = 1.0
+"""How often a lease is renewed while nothing is written; a short one three times in its length."""
 HEARD_S: Final = 2.0
 """How old the answer to the owner's own request over NATS may be, in seconds."""
 
@@ -21,13 +23,17 @@ class Trust:
         lease_ms: how long the lease lasts.
         began_s: when it was asked for, by `steady`.
         steady: the local clock.
+
+    Attributes:
+        renew_s: how old trust gets before it is renewed.
     """
 
-    __slots__ = ("_heard_s", "_lease_s", "_steady", "_until_s")
+    __slots__ = ("_heard_s", "_lease_s", "_steady", "_until_s", "renew_s")
 
     def __init__(self, *, lease_ms: int, began_s: float, steady: Callable[[], float] = steady_s) -> None:
         self._steady = steady
         self._lease_s = lease_ms / 1000
+        self.renew_s = min(RENEW_S, self._lease_s / 3)
         self._until_s = began_s + self._lease_s
         self._heard_s = self._steady()
 
@@ -50,6 +56,6 @@ class Trust:
         return self._steady() - self._heard_s < HEARD_S
 
     @property
-    def age_s(self) -> float:
-        """Seconds since the lease was extended, at most."""
-        return self._steady() - (self._until_s - self._lease_s)
+    def is_old(self) -> bool:
+        """Whether the lease is to be renewed, if nothing else extends it."""
+        return self._steady() - (self._until_s - self._lease_s) >= self.renew_s
