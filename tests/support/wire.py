@@ -45,8 +45,13 @@ def publish_with_headers(subject: bytes, block: bytes, data: bytes = b"", reply:
 @asynccontextmanager
 async def peer(
     behave: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+    port: int = 0,
 ) -> AsyncIterator[str]:
-    """A TCP server on a free port of the loopback that does as `behave` says to each connection; its URL."""
+    """A TCP server on a port of the loopback, a free one by default, that does to each connection as `behave` says.
+
+    Yields:
+        Its URL.
+    """
     tasks: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -60,7 +65,7 @@ async def peer(
         finally:
             writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(serve, "127.0.0.1", port)
     host, port = server.sockets[0].getsockname()
     try:
         yield f"nats://{host}:{port}"
@@ -71,9 +76,11 @@ async def peer(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pings: int = 2) -> None:
+async def greet(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pings: int = 2, greeting: bytes = INFO
+) -> None:
     """The handshake, and the first `pings` PINGs answered: the client's own, and the one that confirms its set-up."""
-    writer.write(INFO)
+    writer.write(greeting)
     while pings:
         line = await reader.readuntil(b"\r\n")
         if line == b"PING\r\n":

@@ -25,7 +25,9 @@ def test_the_version_is_the_one_that_was_read() -> None:
     assert importlib.metadata.version("nats-py").startswith("2.16.")
 
 
-@pytest.mark.parametrize("method", ["_select_next_server", "_read_loop", "_process_op_err", "_send_ping"])
+@pytest.mark.parametrize(
+    "method", ["_select_next_server", "_process_info", "_read_loop", "_process_op_err", "_send_ping"]
+)
 def test_what_is_replaced_exists_with_the_same_parameters(method: str) -> None:
     ours, theirs = (inspect.signature(getattr(kind, method)).parameters for kind in (Link, Client))
     assert list(ours) == list(theirs)
@@ -35,6 +37,20 @@ def test_the_handshake_starts_our_read_loop_and_the_ping_and_flusher_tasks() -> 
     handshake = source(Client._process_connect_init)
     for call in ("_reading_task", "self._read_loop()", "self._ping_interval()", "self._flusher()"):
         assert call in handshake
+
+
+def test_the_greeting_is_judged_before_it_is_looked_at_for_tls_and_before_credentials_are_sent() -> None:
+    handshake = source(Client._process_connect_init)
+    steps = (
+        "self._server_info = srv_info",
+        "await self._process_info(srv_info, initial_connection=True)",
+        '"tls_required" in self._server_info',
+        "await self._transport.connect_tls(",
+        "self._transport.write(connect_cmd)",
+    )
+    places = [handshake.rindex(step) for step in steps]
+    assert places == sorted(places)
+    assert handshake.count("self._transport.write(") == 2  # CONNECT, and the PING after it
 
 
 def test_connecting_without_reconnection_tries_once_and_raises() -> None:

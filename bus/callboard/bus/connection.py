@@ -344,13 +344,14 @@ class Bus:
                 try:
                     return await self._set_up(url)
                 except Exception as error:
+                    reason = f"{address(url)}: {str(error) or type(error).__name__}"
                     if first and isinstance(error, ConfigurationError):
-                        raise
+                        raise ConfigurationError(reason) from None
                     # `wait_for` below nats-py drops a cancellation that comes together with the failure.
                     task = asyncio.current_task()
                     if task is not None and task.cancelling():
                         raise asyncio.CancelledError from error
-                    reasons.append(f"{address(url)}: {str(error) or type(error).__name__}")
+                    reasons.append(reason)
             reason = "; ".join(reasons)
             self._announce(BusState.FAILED, reason)
             if not wait:

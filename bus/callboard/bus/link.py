@@ -9,7 +9,9 @@ that is replaced, each for a reason found by running it:
 - it replays what was published while the server was away, long after it was true: nothing here reconnects, so nothing
   can be replayed; `connection.py` dials again with a fresh link;
 - its `flush` overtakes what was published before it, since the PING skips the queue;
-- its flusher, a task behind a queue, takes turns of the event loop of which a task's way has a dozen.
+- its flusher, a task behind a queue, takes turns of the event loop of which a task's way has a dozen;
+- it sends credentials in the clear to a server that does not insist on TLS, whatever the address says, and notes the
+  addresses that servers gossip: we refuse the one and ignore the other.
 
 `tests/unit/test_bus_canaries.py` fails when the internals that this rests on change.
 """
@@ -52,6 +54,7 @@ class Link(Client):
         self._last_complaint = ""
         self._is_due = False
         """Whether what is posted is written at the end of this turn."""
+        self._must_upgrade = False
         self.address = ""
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """The reason, once there is no connection any more."""
@@ -60,11 +63,14 @@ class Link(Client):
         """Connect, once, within `connect_timeout_s`.
 
         Raises:
-            ConfigurationError: credentials cannot be used.
+            ConfigurationError: credentials cannot be used, or TLS is asked for and the server offers none; it has been
+                told nothing then.
             Exception: the server cannot be reached or does not want us; it has said why.
         """
         target = dial_target(url)
         self.address = address(url)
+        # With `tls_first` the very greeting is encrypted: what it offers does not matter then.
+        self._must_upgrade = options.wants_tls and not options.tls_first
         try:
             async with asyncio.timeout(options.connect_timeout_s):
                 await self.connect(
@@ -183,6 +189,18 @@ class Link(Client):
         server = self._server_pool[0]
         await self._connect_to_server(server)
         self._current_server = server
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002 - the parent's
+        """The greeting, before anything is answered: TLS as it was asked for, or nothing."""
+        if not self._must_upgrade:
+            return
+        if not (info.get("tls_required") or info.get("tls_available")):
+            message = (
+                "the server offers no TLS, so nothing was sent to it: turn TLS on there,"
+                " or write nats:// in all addresses and give neither NATS_CA nor NATS_CERT"
+            )
+            raise ConfigurationError(message)
+        info["tls_required"] = True  # what nats-py looks at next
 
     async def _read_loop(self) -> None:
         """Take what has come since the handshake, and have the rest handed on as it comes."""

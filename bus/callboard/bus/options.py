@@ -64,6 +64,13 @@ class BusOptions:
             raise ConfigurationError(message, path="inbox_prefix")
 
     @property
+    def wants_tls(self) -> bool:
+        """Whether anything asks for TLS; as with the `nats` command, every server is to speak it then."""
+        return bool(
+            self.tls_ca or self.tls_cert or self.tls_first or any(_split(url).scheme == "tls" for url in self.servers)
+        )
+
+    @property
     def addresses(self) -> tuple[str, ...]:
         """`host:port` of every server, fit to be shown."""
         return tuple(address(url) for url in self.servers)
@@ -74,8 +81,7 @@ class BusOptions:
         Raises:
             ConfigurationError: a certificate or key cannot be read.
         """
-        wanted = self.tls_ca or self.tls_cert or self.tls_first or any(u.startswith("tls://") for u in self.servers)
-        if not wanted:
+        if not self.wants_tls:
             return None
         try:
             context = ssl.create_default_context(cafile=self.tls_ca)
