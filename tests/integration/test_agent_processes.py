@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.support.agent_side import WITHIN_S, AgentSide
 from tests.support.processes import Watched
+from tests.support.wire import peer
 
 from callboard.agents import ExecAgent
 from callboard.schemas.errors import ConfigurationError
@@ -34,18 +35,23 @@ DEAF = 'trap "" TERM; sleep 1000 & echo $$ $! > "$(cat)"; while :; do wait; done
 
 
 @asynccontextmanager
-async def process(side: AgentSide, url: str, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    environment = {**os.environ, "NATS_URL": url, "CALLBOARD_AGENT_ID": side.agent_id, "CALLBOARD_SLOTS": "4"}
+async def running(*arguments: str, **variables: str) -> AsyncIterator[asyncio.subprocess.Process]:
     started = await asyncio.create_subprocess_exec(
-        sys.executable, *arguments, env=environment, stdout=asyncio.subprocess.DEVNULL
+        sys.executable, *arguments, env={**os.environ, **variables}, stdout=asyncio.subprocess.DEVNULL
     )
     try:
-        await side.seen("register")
         yield started
     finally:
         if started.returncode is None:
             started.kill()
         await started.wait()
+
+
+@asynccontextmanager
+async def process(side: AgentSide, url: str, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    async with running(*arguments, NATS_URL=url, CALLBOARD_AGENT_ID=side.agent_id, CALLBOARD_SLOTS="4") as started:
+        await side.seen("register")
+        yield started
 
 
 async def ended(started: asyncio.subprocess.Process) -> int:
@@ -106,6 +112,38 @@ async def test_a_second_signal_stops_at_once_and_gives_the_work_back(side: Agent
         assert await ended(started) == 0
         assert side.requests["heartbeat"][-1]["running"] == [{"task_id": which, "attempt": 1}], "released, not crashed"
         assert not side.requests["fail"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("arguments", [ECHO, (AGENT, "exec", "true")])
+async def test_a_signal_while_it_starts_is_remembered(
+    url: str, tmp_path: Path, arguments: tuple[str, ...], number: signal.Signals
+) -> None:
+    """It looks for a selected context once its handlers are installed; a pipe that says nothing keeps it there."""
+    selected = tmp_path / "nats" / "context.txt"
+    selected.parent.mkdir()
+    os.mkfifo(selected)
+    async with running(*arguments, NATS_URL=url, NATS_CONTEXT="", XDG_CONFIG_HOME=str(tmp_path)) as started:
+        async with asyncio.timeout(WITHIN_S):
+            pipe = await asyncio.to_thread(selected.open, "w")
+        started.send_signal(number)
+        pipe.close()
+        assert await ended(started) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_while_nats_says_nothing_ends_it(number: signal.Signals) -> None:
+    connected = asyncio.Event()
+
+    async def mute(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        connected.set()
+        await asyncio.Event().wait()
+
+    async with peer(mute) as url, running(*ECHO, NATS_URL=url) as started:
+        async with asyncio.timeout(WITHIN_S):
+            await connected.wait()
+        started.send_signal(number)
+        assert await ended(started) == 0
 
 
 async def test_shutdown_ends_the_process(side: AgentSide, url: str) -> None:

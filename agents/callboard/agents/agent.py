@@ -78,6 +78,8 @@ class Agent:
         self._handlers = Handlers()
         self._runtime: Runtime | None = None
         self._host: HandlerHost | None = None
+        self._end: ev.DrainRequested | ev.StopRequested | None = None
+        """The last wish to end, which may come before there is anything that could."""
 
     @property
     def agent_id(self) -> str:
@@ -183,14 +185,18 @@ class Agent:
             await self._host.close()
 
     def request_drain(self) -> None:
-        """Begin to `drain`, from any thread."""
-        if self._runtime is not None:
-            self._runtime.post(ev.DrainRequested())
+        """Begin to `drain`, from any thread; an agent that is not started yet ends when it is."""
+        self._request_end(ev.DrainRequested())
 
     def request_stop(self) -> None:
-        """Begin to `stop`, from any thread."""
+        """Begin to `stop`, from any thread; an agent that is not started yet ends when it is."""
+        self._request_end(ev.StopRequested())
+
+    def _request_end(self, wish: ev.DrainRequested | ev.StopRequested) -> None:
+        # In this order: a signal may come in the midst of `_begin`, which looks for a wish when there is a runtime.
+        self._end = wish
         if self._runtime is not None:
-            self._runtime.post(ev.StopRequested())
+            self._runtime.post(wish)
 
     def _begin(self, url: str | BusOptions | None) -> None:
         if self._handlers.types == frozenset():
@@ -212,6 +218,8 @@ class Agent:
         )
         self._host, self._runtime = host, runtime
         runtime.start()
+        if self._end is not None:
+            runtime.post(self._end)
 
     def _running(self) -> Runtime:
         if self._runtime is None:
