@@ -9,10 +9,12 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
+from structlog.testing import capture_logs
 from tests.support.wire import greet, peer, publish, publish_with_headers, send_raw
 
 from callboard.bus import connection
 from callboard.bus.connection import Bus, BusChange, BusMessage, BusOptions, BusState, NoRespondersError
+from callboard.bus.context import options_from_environment
 from callboard.bus.embedded import EmbeddedNats
 from callboard.schemas.errors import (
     ConfigurationError,
@@ -44,6 +46,12 @@ class Changes:
     def states(self) -> list[BusState]:
         return [change.state for change in self.seen]
 
+    async def so_many(self, number: int) -> None:
+        async with asyncio.timeout(20):
+            while len(self.seen) < number:
+                self._more.clear()
+                await self._more.wait()
+
     async def until(self, state: BusState) -> BusChange:
         async with asyncio.timeout(20):
             while True:
@@ -58,6 +66,13 @@ class Changes:
 async def bus(nats_server: EmbeddedNats) -> AsyncIterator[Bus]:
     async with await Bus.connect(BusOptions(servers=(nats_server.url,))) as bus:
         yield bus
+
+
+@pytest.fixture(scope="module")
+async def token_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedNats]:
+    token = "right"  # noqa: S105 - a token of these tests alone
+    async with EmbeddedNats(tmp_path_factory.mktemp("token"), token=token, jetstream=False) as server:
+        yield server
 
 
 async def settled(*buses: Bus) -> None:
@@ -348,13 +363,56 @@ async def test_waiting_reports_every_failure_and_can_be_cancelled(tmp_path: Path
         options = BusOptions(servers=(f"nats://wrong@127.0.0.1:{server.port}",))
         connecting = asyncio.create_task(Bus.connect(options, on_change=changes))
         failed = await changes.until(BusState.FAILED)
-        assert "Authorization Violation" in failed.reason
+        assert failed.reason == f"127.0.0.1:{server.port}: authorization failed: mend the token in the address"
         assert "wrong" not in failed.reason
         connecting.cancel()
         await asyncio.gather(connecting, return_exceptions=True)
         assert connecting.cancelled()
         async with await Bus.connect(BusOptions(servers=(server.url,)), wait=False) as bus:
             assert bus.connected
+
+
+@pytest.mark.parametrize(
+    ("user", "variables", "remedy"),
+    [
+        ("u:wrong@", {}, "mend the user and the password in the address"),
+        ("", {"NATS_USER": "u", "NATS_PASSWORD": "wrong"}, "mend NATS_USER and NATS_PASSWORD"),
+        ("", {"NATS_TOKEN": "wrong"}, "mend NATS_TOKEN"),
+        ("wrong@", {"NATS_USER": "u", "NATS_PASSWORD": "wrong"}, "mend NATS_USER and NATS_PASSWORD"),
+        ("", {}, "give NATS_CREDS, NATS_NKEY, NATS_TOKEN, or NATS_USER and NATS_PASSWORD"),
+    ],
+)
+async def test_credentials_that_are_not_taken_are_named_by_their_setting(
+    token_server: EmbeddedNats, user: str, variables: dict[str, str], remedy: str
+) -> None:
+    url = f"nats://{user}127.0.0.1:{token_server.port}"
+    with pytest.raises(UnavailableError) as failed:
+        await Bus.connect(options_from_environment(variables, url=url), wait=False)
+    where = f"127.0.0.1:{token_server.port}"
+    assert failed.value.message == f"NATS cannot be reached: {where}: authorization failed: {remedy}"
+
+
+async def test_attempts_that_fail_alike_are_logged_less_and_less() -> None:
+    changes = Changes()
+
+    async def closes(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    with capture_logs() as logs:
+        async with peer(closes) as url:
+            options = BusOptions(servers=(url,), retry_min_s=0.001, retry_max_s=0.001)
+            connecting = asyncio.create_task(Bus.connect(options, on_change=changes))
+            await changes.so_many(17)
+        closed = len(changes.seen)
+        await changes.so_many(closed + 1)
+        connecting.cancel()
+        await asyncio.gather(connecting, return_exceptions=True)
+    reasons = [change.reason for change in changes.seen]
+    alike = reasons.count(reasons[0])
+    assert len(set(reasons)) == 2
+    assert [(line["reason"], line["attempts"]) for line in logs][:5] == [(reasons[0], n) for n in (1, 2, 4, 8, 16)]
+    assert (reasons[alike], 1) in [(line["reason"], line["attempts"]) for line in logs]
+    assert len(logs) <= 8
 
 
 async def test_a_configuration_that_cannot_work_is_not_retried(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.support.scripted_orchestrator import SILENCE, TASK_ID, ScriptedOrchestrator, task
 
+from callboard.bus.embedded import EmbeddedNats
 from callboard.schemas.errors import (
     ConfigurationError,
     InvalidRequestError,
@@ -29,8 +30,6 @@ from callboard.schemas.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-    from callboard.bus.embedded import EmbeddedNats
 
 pytestmark = pytest.mark.anyio
 
@@ -251,7 +250,17 @@ async def test_silence_ends_with_4(orchestrator: ScriptedOrchestrator, callboard
 
 async def test_without_nats_it_says_where_it_looked(elsewhere: CommandLine) -> None:
     done = await elsewhere("get", TASK_ID, "--nats-url", "nats://127.0.0.1:1", "--timeout", "300ms")
-    assert_one_line_of_error(done, 4, "127.0.0.1:1")
+    assert_one_line_of_error(done, 4, "127.0.0.1:1", "is this its address")
+
+
+async def test_credentials_that_are_not_taken_are_not_called_a_wrong_address(
+    elsewhere: CommandLine, tmp_path: Path
+) -> None:
+    async with EmbeddedNats(tmp_path / "nats", token="right", jetstream=False) as server:  # noqa: S106 - this test's own
+        url = f"nats://wrong@127.0.0.1:{server.port}"
+        done = await elsewhere("get", TASK_ID, "--nats-url", url, "--timeout", "300ms")
+    where = f"127.0.0.1:{server.port}"
+    assert_one_line_of_error(done, 4, f"{where}: authorization failed: mend the token in the address\n")
 
 
 async def test_the_address_that_dev_left_is_found(

@@ -27,6 +27,7 @@ from nats.nuid import NUID
 from callboard.bus.link import SLOW_BYTES, Link
 from callboard.bus.logs import default_to_standard_error
 from callboard.bus.messages import BusChange, BusMessage, BusState, NoRespondersError
+from callboard.bus.news import BusNews
 from callboard.bus.options import BusOptions, address
 from callboard.bus.requests import OnEnd, PendingRequests
 from callboard.bus.wire import (
@@ -90,6 +91,7 @@ class Bus:
         self._delay_s = options.retry_min_s
         self._max_payload = DEFAULT_MAX_PAYLOAD
         self._largest_limit = 0
+        self._news = BusNews()
         self._linked_at = 0.0
         self._sid = 0
         self._subscriptions: dict[int, BusSubscription] = {}
@@ -383,8 +385,7 @@ class Bus:
         return link
 
     def _announce(self, state: BusState, reason: str) -> None:
-        level = log.info if state in (BusState.CONNECTED, BusState.RECONNECTED, BusState.CLOSED) else log.warning
-        level("bus changed", state=state.value, reason=reason)
+        self._news.tell(state, reason)
         if self._on_change is not None:
             try:
                 self._on_change(BusChange(state, reason))

@@ -18,6 +18,7 @@ that is replaced, each for a reason found by running it:
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import Callable
 from typing import Any, Final, cast
 
@@ -25,9 +26,11 @@ import msgspec
 import structlog
 from nats.aio.client import PING_PROTO, PONG_PROTO, Client
 from nats.aio.transport import TcpTransport
+from nats.errors import Error as NatsError
 
 from callboard.bus.arrivals import Arrivals
 from callboard.bus.options import BusOptions, address, dial_target
+from callboard.bus.refusals import in_words
 from callboard.bus.wire import BrokenFrameError, FrameReader, OnMessage
 from callboard.schemas.errors import ConfigurationError, PayloadTooLargeError, UnavailableError
 
@@ -65,6 +68,7 @@ class Link(Client):
         Raises:
             ConfigurationError: credentials cannot be used, or TLS is asked for and the server offers none; it has been
                 told nothing then.
+            UnavailableError: the server does not take our credentials, or we not its certificate.
             Exception: the server cannot be reached or does not want us; it has said why.
         """
         target = dial_target(url)
@@ -93,6 +97,10 @@ class Link(Client):
             raise ConfigurationError(message) from None
         except TimeoutError:
             raise TimeoutError(f"no answer within {options.connect_timeout_s:g} s") from None
+        except (NatsError, ssl.SSLCertVerificationError) as error:
+            if refusal := in_words(error, target, options):
+                raise UnavailableError(refusal) from None
+            raise
 
     @property
     def usable(self) -> bool:

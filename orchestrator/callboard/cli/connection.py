@@ -96,6 +96,7 @@ async def connected(to: Connection) -> "AsyncIterator[Client]":
     _quieten()
     from callboard.bus.client import Client  # noqa: PLC0415 - nats is not needed for --help
     from callboard.bus.messages import NoRespondersError  # noqa: PLC0415 - the same
+    from callboard.bus.refusals import is_refusal  # noqa: PLC0415 - the same
 
     options, advice = options_of(to)
     connection = Client.connect(
@@ -109,7 +110,9 @@ async def connected(to: Connection) -> "AsyncIterator[Client]":
         try:
             client = await stack.enter_async_context(connection)
         except UnavailableError as error:
-            raise UnavailableError(f"{error.message} ({advice or 'is this its address, and is it running?'})") from None
+            # A refusal says itself what to mend.
+            advice = advice or ("" if is_refusal(error.message) else "is this its address, and is it running?")
+            raise UnavailableError(f"{error.message} ({advice})" if advice else error.message) from None
         try:
             yield client
         except NoRespondersError:
