@@ -4,9 +4,13 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
+import structlog
+
 from callboard.bus.connection import Bus, BusMessage, BusSubscription
 from callboard.orchestrator.trust import Trust
 from callboard.schemas.errors import OrchestratorError
+
+log = structlog.get_logger("callboard.orchestrator")
 
 EVERY_S: Final = 0.5
 TIMEOUT_S: Final = 1.0
@@ -55,4 +59,8 @@ class Hearing:
             await asyncio.sleep(EVERY_S)
 
     def _answer(self, message: BusMessage) -> None:
-        self._bus.send(message.reply, b"")
+        try:
+            self._bus.send(message.reply, b"")
+        except OrchestratorError as error:
+            # None of ours, or one that ends with the connection: nobody waits for this answer.
+            log.debug("not answered", subject=message.subject, why=error.message)
