@@ -126,6 +126,15 @@ def test_registering_again_is_no_way_out_of_a_shutdown() -> None:
     assert rig.pool_agent("a").state is AgentState.STOPPED
 
 
+def test_who_signs_in_again_while_being_shut_down_is_told_to_take_nothing() -> None:
+    rig = Rig()
+    rig.registered()
+    rig.shut_down(grace_ms=2_000)
+    assert rig.registered().drain
+    assert rig.beat("a").drain
+    assert not rig.registered(incarnation="a-2").drain, "the shutdown was not meant for this process"
+
+
 def test_neither_drain_nor_resume_puts_a_shutdown_off() -> None:
     rig = Rig()
     rig.registered()

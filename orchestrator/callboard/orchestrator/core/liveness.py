@@ -100,7 +100,7 @@ def on_registered(pool: Pool, event: AgentRegistered, now_ms: int) -> None:
             heartbeat_interval_ms=agent.interval_ms,
             lease_ms=agent.interval_ms * pool.settings.lease_intervals,
             cancel=unwanted(pool, agent, listed),
-            drain=agent.operator_drain,
+            drain=agent.operator_drain or agent.stopping,
             server_time=to_instant(now_ms),
         ),
     )
