@@ -50,6 +50,24 @@ def test_later_sources_win_setting_by_setting(tmp_path: Path) -> None:
     assert loaded.sources["nats.user"] == f"file {tmp_path / 'callboard.toml'}"
 
 
+@pytest.mark.parametrize("url", ["http://h", "nats://h:99999", "nats://h:x", "nats://", "nats://a,ftp://b", ","])
+def test_an_address_that_nats_cannot_have_is_a_mistake(tmp_path: Path, url: str) -> None:
+    message = "must be nats://host:port or tls://host:port, several parted by commas"
+    assert _mistakes(tmp_path, NATS_URL=url) == {"nats.url": (message, "environment NATS_URL")}
+
+
+@pytest.mark.parametrize("url", ["h", "h:1", "nats://t@h", "tls://u:p@[::1]:4222", "nats://a:1, tls://b"])
+def test_an_address_that_can_be_dialled_is_taken(tmp_path: Path, url: str) -> None:
+    assert _load(tmp_path, NATS_URL=url).config.nats.url == url
+
+
+def test_a_mistaken_address_shows_no_password(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSettingsError) as refusal:
+        _load(tmp_path, NATS_URL="nats://u:hunt,er2@h:99999")
+    assert "er2" not in str(refusal.value)
+    assert "hunt" not in str(refusal.value)
+
+
 def test_the_environment_names_the_file(tmp_path: Path) -> None:
     file = tmp_path / "c.toml"
     file.write_text("batch_max = 9")

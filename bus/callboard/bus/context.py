@@ -16,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from callboard.bus.options import DEFAULT_URL, BusOptions
+from callboard.bus.options import DEFAULT_URL, BusOptions, servers_of
 from callboard.schemas.errors import ConfigurationError
 
 _VARIABLES: Final = {
@@ -108,7 +108,7 @@ def options_from_environment(
         # The `nats` command reads a user without a password as a token.
         user, token = None, user
     return BusOptions(
-        servers=tuple(part.strip() for part in (context.url or DEFAULT_URL).split(",") if part.strip()),
+        servers=servers_of(context.url or DEFAULT_URL),
         name=name,
         user=user,
         password=context.password or None if user else None,

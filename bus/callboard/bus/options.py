@@ -96,6 +96,11 @@ class BusOptions:
         return context
 
 
+def servers_of(text: str) -> tuple[str, ...]:
+    """The URLs in a text that holds one, or several parted by commas."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
 def address(url: str) -> str:
     """`host:port` of a server's URL, without user and password."""
     parts = _split(url)

@@ -6,11 +6,14 @@ mistaken: one mistake is reported once.
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
+from callboard.bus.options import BusOptions, servers_of
 from callboard.orchestrator.config.mistakes import Mistake, shown
 from callboard.orchestrator.config.modes import LogFormat, OrchestratorMode
 from callboard.orchestrator.config.secrets import hide_in_url
+from callboard.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -65,6 +68,17 @@ def _database_is_postgres(config: OrchestratorConfig) -> str | None:
     return f"must begin with one of {', '.join(POSTGRES_SCHEMES)}"
 
 
+def _nats_can_be_dialled(config: OrchestratorConfig) -> str | None:
+    if config.nats.url is None:
+        return None
+    try:
+        BusOptions(servers=servers_of(config.nats.url))
+    except ConfigurationError:
+        # Its own words quote what they look at, which may be half of a password with a comma.
+        return "must be nats://host:port or tls://host:port, several parted by commas"
+    return None
+
+
 # The first setting of a rule is the one to be reported.
 RULES: Final[tuple[Rule, ...]] = (
     (("enable_database_persistence", "mode"), _persistence),
@@ -74,18 +88,23 @@ RULES: Final[tuple[Rule, ...]] = (
     (("key_retention_seconds", "retention_days"), _keys_end_with_tasks),
     (("reply_prefixes", "prefix"), _replies_stay_outside),
     (("database_url",), _database_is_postgres),
+    (("nats.url",), _nats_can_be_dialled),
 )
 
 
 def broken_rules(config: OrchestratorConfig, mistaken: Collection[str]) -> Iterator[Mistake]:
     """The mistakes among settings that are valid by themselves."""
     for settings, check in RULES:
-        if not any(setting in mistaken for setting in settings) and (message := check(config)) is not None:
+        if not any(_top(setting) in mistaken for setting in settings) and (message := check(config)) is not None:
             reported, *others = settings
-            value = getattr(config, reported)
-            # The only secret among these settings is an address's; what is no address holds nothing that is hidden.
+            value = attrgetter(reported)(config)
+            # The only secrets among these settings are in addresses; what is no address holds nothing that is hidden.
             given = shown(hide_in_url(value) if isinstance(value, str) else value)
             yield Mistake(path=reported, message=message, value=given, concerns=tuple(others))
+
+
+def _top(path: str) -> str:
+    return path.partition(".")[0]
 
 
 def missing_addresses(mode: OrchestratorMode | None, nats: str | None, database: str | None) -> Iterator[Mistake]:
