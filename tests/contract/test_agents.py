@@ -331,6 +331,23 @@ async def test_agents_are_listed_filtered_and_paged(wire: Wire) -> None:
         await agent.leave()
 
 
+async def test_a_page_ends_where_the_next_agent_would_not_fit(wire: Wire) -> None:
+    skill = unique("skill")
+    agents = [HandAgent(wire, capabilities=[skill], metadata={"m": "x" * 32_000}) for _ in range(40)]
+    for agent in agents:
+        await agent.register()
+    pages: list[list[str]] = []
+    cursor = None
+    while cursor is not None or not pages:
+        page = await wire.ask("agents.list", capability=skill, limit=40, cursor=cursor)
+        pages.append([agent["agent_id"] for agent in page["agents"]])
+        cursor = page.get("cursor")
+    assert [agent_id for page in pages for agent_id in page] == sorted(agent.agent_id for agent in agents)
+    assert all(10 <= len(page) < 40 for page in pages[:-1]), "as many as fit"
+    for agent in agents:
+        await agent.leave()
+
+
 @pytest.mark.parametrize(
     "bad",
     [{"limit": 0}, {"limit": 501}, {"state": "asleep"}, {"capability": "a b"}, {"cursor": "not one of ours"}],

@@ -415,11 +415,28 @@ async def test_list_refuses(wire: Wire, bad: Json) -> None:
     assert (error.code, error.details["path"]) == ("invalid_request", next(iter(bad)))
 
 
-async def test_a_page_that_does_not_fit_is_refused(wire: Wire) -> None:
+async def test_a_page_ends_where_the_next_task_would_not_fit(wire: Wire) -> None:
     kind = unique("wide")
-    await asyncio.gather(*(wire.submit(kind, description="x" * 30_000) for _ in range(40)))
-    assert (await wire.refusal("tasks.list", type=kind, limit=500)).code == "payload_too_large"
-    assert len((await wire.ask("tasks.list", type=kind, limit=20))["tasks"]) == 20
+    tasks = [await wire.submit(kind, metadata={"m": "x" * 32_000}) for _ in range(50)]
+    pages: list[list[str]] = []
+    cursor = None
+    while cursor is not None or not pages:
+        page = await wire.ask("tasks.list", type=kind, limit=50, cursor=cursor)
+        pages.append([task["task_id"] for task in page["tasks"]])
+        cursor = page.get("cursor")
+    assert [task_id for page in pages for task_id in page] == tasks[::-1]
+    assert all(10 <= len(page) < 50 for page in pages[:-1]), "as many as fit"
+
+
+async def test_tasks_as_large_as_they_may_be_are_listed(wire: Wire) -> None:
+    """Text is counted in UTF-8 and told in JSON, where one byte may take six."""
+    kind = unique("widest")
+    prefers = [{"key": "k", "op": "=", "value": "x" * 400, "weight": 1}] * 64
+    for _ in range(3):
+        await wire.submit(kind, description="\x01" * 32_000, affinity_key="\x01" * 256, prefers=prefers)
+    page = await wire.ask("tasks.list", type=kind)
+    rest = await wire.ask("tasks.list", type=kind, cursor=page["cursor"])
+    assert [len(page["tasks"]), len(rest["tasks"]), "cursor" in rest] == [2, 1, False]
 
 
 # -- cancel, complete, retry -------------------------------------------------------------------------------------------

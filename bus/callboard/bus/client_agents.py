@@ -38,7 +38,10 @@ class AgentCalls(Caller):
         cursor: str | None = None,
         timeout_s: float = DEFAULT_TIMEOUT_S,
     ) -> AgentPage:
-        """A page of agents by id; the answer's `cursor`, when there is one, asks for the next."""
+        """A page of agents by id: at most `limit` (50; up to 500), fewer where more would not fit into one message.
+
+        Only without a `cursor`, which asks for the next page, it is the last.
+        """
         question = ListAgents(state=state, capability=capability, limit=limit, cursor=cursor)
         return await self._call(self._subjects.agents("list"), question, AgentPage, timeout_s=timeout_s)
 

@@ -186,9 +186,10 @@ class TaskCalls(Caller):
         cursor: str | None = None,
         timeout_s: float = DEFAULT_TIMEOUT_S,
     ) -> TaskPage:
-        """A page of tasks without payload, result and attempts, newest first: `limit` of them (50, at most 500).
+        """A page of tasks without payload, result and attempts, newest first: at most `limit` (50; up to 500).
 
-        The answer's `cursor`, when there is one, asks for the next page with the same filters.
+        A page is shorter where more would not fit into one message. Only without a `cursor`, which asks for the next
+        page with the same filters, it is the last.
         """
         question = ListTasks(state=state, type=type, agent_id=agent_id, limit=limit, cursor=cursor)
         return await self._call(self._subjects.tasks("list"), question, TaskPage, timeout_s=timeout_s)

@@ -24,7 +24,7 @@ def agents(
     Args:
         state: Only agents in this state.
         capability: Only agents with this capability.
-        limit: How many for a page: 50 by default, at most 500.
+        limit: How many for a page: 50 by default, at most 500; fewer where they are large.
         cursor: Go on where the page that printed this cursor ended.
         all: Go on to the last page; with --json one agent per line.
         json: Print the page as one JSON document.

@@ -46,7 +46,7 @@ def list_tasks(
         state: Only tasks in this state.
         type: Only tasks of this type.
         agent: Only tasks whose current or last attempt is this agent's.
-        limit: How many for a page: 50 by default, at most 500.
+        limit: How many for a page: 50 by default, at most 500; fewer where they are large.
         cursor: Go on where the page that printed this cursor ended.
         all: Go on to the last page; with --json one task per line.
         json: Print the page as one JSON document.

@@ -1,10 +1,12 @@
 """Clients' and operators' requests about agents and the pool: list, get, spawn, drain, resume, shutdown, pause."""
 
 import secrets
+from itertools import islice
 
 import msgspec
 
 from callboard.bus.serve import Request
+from callboard.orchestrator.answers import fitting
 from callboard.orchestrator.core.events import (
     AgentSpawned,
     DrainRequested,
@@ -17,7 +19,6 @@ from callboard.orchestrator.core.views import AgentFilter, agent_document, list_
 from callboard.orchestrator.launcher import Launcher
 from callboard.orchestrator.owner import PoolOwner
 from callboard.schemas.agents import (
-    AgentDocument,
     AgentPage,
     AgentVerb,
     GetAgent,
@@ -43,19 +44,14 @@ class FleetRequests:
         self._pool = owner.lease.pool
 
     def page(self, message: ListAgents, request: Request) -> None:
-        """`agents.list`: from memory; the cursor is the last agent id."""
+        """`agents.list`: from memory, cut where it would not fit into the answer; the cursor is the last agent id."""
         if message.cursor is not None and not is_name(message.cursor):
             raise InvalidRequestError("cursor: not one of ours", path="cursor")
         wanted = AgentFilter(state=message.state, capability=message.capability, after=message.cursor or "")
         limit = message.limit or DEFAULT_LIMIT
-        agents: list[AgentDocument] = []
-        cursor = None
-        for document in list_agents(self._owner.machine.pool, wanted):
-            if len(agents) == limit:
-                cursor = agents[-1].agent_id
-                break
-            agents.append(document)
-        request.answer(AgentPage(agents=agents, cursor=cursor))
+        found = list(islice(list_agents(self._owner.machine.pool, wanted), limit + 1))
+        shown = [document for document, _ in fitting(found[:limit])]
+        request.answer(AgentPage(agents=shown, cursor=shown[-1].agent_id if len(shown) < len(found) else None))
 
     def get(self, message: GetAgent, request: Request) -> None:
         """`agents.get`."""

@@ -6,6 +6,7 @@ What changes something becomes an event of the machine; what only reads goes to 
 import msgspec
 
 from callboard.bus.serve import Request, refusing
+from callboard.orchestrator.answers import fitting
 from callboard.orchestrator.config import SizeLimits
 from callboard.orchestrator.core.events import (
     AnswerGiven,
@@ -22,6 +23,7 @@ from callboard.orchestrator.many import submissions
 from callboard.orchestrator.owner import PoolOwner
 from callboard.orchestrator.reads import unavailable_while_away
 from callboard.orchestrator.sendings import Sendings
+from callboard.orchestrator.store.documents import Cursor
 from callboard.orchestrator.store.port import Original
 from callboard.orchestrator.submissions import Submissions, traced
 from callboard.schemas.codec import checked_json, decode
@@ -152,9 +154,13 @@ class TaskRequests:
         return document
 
     async def page(self, message: ListTasks, _request: Request) -> TaskPage:
-        """`tasks.list`."""
+        """`tasks.list`: cut where it would not fit into the answer."""
         with unavailable_while_away():
-            return await self._owner.store.page(self._pool, message)
+            page = await self._owner.store.page(self._pool, message)
+        shown = [document for document, _ in fitting(page.tasks)]
+        if len(shown) < len(page.tasks):
+            return TaskPage(tasks=shown, cursor=Cursor.after(shown[-1]).text())
+        return page
 
     async def why(self, message: AskWhy, _request: Request) -> Why:
         """`tasks.why`: from memory for what is live and for a dry run; else from the kept attempts."""

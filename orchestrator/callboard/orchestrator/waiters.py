@@ -2,12 +2,10 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from typing import Any, Final
-
-import msgspec
+from typing import Any
 
 from callboard.bus.serve import Request
-from callboard.schemas.codec import encode
+from callboard.orchestrator.answers import fitting
 from callboard.schemas.errors import OrchestratorError, ResourceLimitError, TaskNotFoundError, UnavailableError
 from callboard.schemas.tasks import TaskDocument
 
@@ -16,9 +14,6 @@ Spawn = Callable[[Coroutine[Any, Any, None]], object]
 Known = Callable[[Iterable[str]], Mapping[str, TaskDocument]]
 Found = Mapping[str, TaskDocument | None]
 """What was read of a caller's tasks; `None`: there is no such task."""
-
-ANSWER_BYTES: Final = 512 * 1024
-"""Documents in one answer to `wait_many`; the others are there when it is asked again."""
 
 
 class Caller:
@@ -51,15 +46,8 @@ class CallerOfMany(Caller):
 
     def answer(self, found: Found) -> None:
         """Answer with those of its tasks that are final."""
-        tasks: list[msgspec.Raw] = []
-        size = 0
-        for document in found.values():
-            if document is not None and document.state.is_final:
-                data = encode(document)
-                size += len(data)
-                if size > ANSWER_BYTES and tasks:
-                    break
-                tasks.append(msgspec.Raw(data))
+        final = (document for document in found.values() if document is not None and document.state.is_final)
+        tasks = [data for _, data in fitting(final)]
         unknown = [task_id for task_id, document in found.items() if document is None]
         # A `WaitManyAnswer` whose documents were encoded to measure them, and are not encoded again.
         self.request.answer({"tasks": tasks, "unknown": unknown})

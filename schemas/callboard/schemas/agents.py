@@ -312,7 +312,7 @@ class AgentDocument(Message, frozen=True, kw_only=True):
 
 
 class AgentPage(Message, frozen=True, kw_only=True):
-    """A page of agents; no `cursor` on the last one."""
+    """A page of agents, at most as many as fit into one message; only the last one has no `cursor`."""
 
     agents: list[AgentDocument]
     cursor: str | None = None

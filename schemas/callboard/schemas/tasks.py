@@ -292,7 +292,7 @@ class ListTasks(Message, frozen=True, kw_only=True):
 
 
 class TaskPage(Message, frozen=True, kw_only=True):
-    """A page of tasks; no `cursor` on the last one."""
+    """A page of tasks, at most as many as fit into one message; only the last one has no `cursor`."""
 
     tasks: list[TaskDocument]
     cursor: str | None = None

@@ -13,7 +13,7 @@ from callboard.schemas.accepted import decoder_of_accepted
 from callboard.schemas.errors import InvalidRequestError
 from callboard.schemas.names import MAX_INTEGER, TASK_ID_PATTERN
 from callboard.schemas.tasks import AttemptRecord, Progress, Question, TaskDocument, TaskError, TaskPage, TaskSpec
-from callboard.schemas.times import to_instant, to_instant_or_none
+from callboard.schemas.times import to_instant, to_instant_or_none, to_ms
 from callboard.schemas.vocabulary import HELD_TASK_STATES, TaskPriority, TaskState
 
 DEFAULT_PAGE: Final = 50
@@ -164,10 +164,13 @@ class Cursor(msgspec.Struct, frozen=True, array_like=True):
         except (binascii.Error, UnicodeError, ValueError, msgspec.MsgspecError):
             raise InvalidRequestError("cursor: not one that a page ended with", path="cursor") from None
 
+    @classmethod
+    def after(cls, last: TaskDocument) -> Cursor:
+        """The cursor of a page that ends with `last`."""
+        return cls(created_ms=to_ms(last.created_at), task_id=last.task_id)
+
 
 def page_of(found: list[TaskRow], limit: int) -> TaskPage:
     """The first `limit` of the rows, with a cursor if there are more."""
-    shown = found[:limit]
-    more = len(found) > limit
-    cursor = Cursor(created_ms=shown[-1].created_ms, task_id=shown[-1].task_id).text() if more else None
-    return TaskPage(tasks=[document_of(row) for row in shown], cursor=cursor)
+    shown = [document_of(row) for row in found[:limit]]
+    return TaskPage(tasks=shown, cursor=Cursor.after(shown[-1]).text() if len(found) > limit else None)
