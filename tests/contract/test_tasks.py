@@ -193,6 +193,18 @@ async def test_the_same_key_with_other_content_is_a_conflict(wire: Wire, other: 
     assert await wire.submitted() == before
 
 
+@pytest.mark.parametrize("field", ["not_before", "deadline"])
+async def test_an_instant_is_the_same_content_at_any_offset(wire: Wire, field: str) -> None:
+    specification: Json = {"type": "x", "key": unique("key"), "requires": {"role": unique("none")}}
+    first = await wire.ask("tasks.submit", **specification, **{field: "2199-12-31T23:30:00.5+02:00"})
+    assert (await wire.get(first["task_id"]))[field] == "2199-12-31T21:30:00.500000Z"
+    for same in ("2199-12-31T21:30:00.5Z", "2199-12-31T16:30:00.500-05:00"):
+        again = await wire.ask("tasks.submit", **specification, **{field: same})
+        assert (again["task_id"], again["created"]) == (first["task_id"], False)
+    error = await wire.refusal("tasks.submit", **specification, **{field: "2199-12-31T23:30:00.5Z"})
+    assert error.code == "key_conflict"
+
+
 async def test_the_payload_of_a_key_is_compared_byte_by_byte(wire: Wire) -> None:
     key = unique("key").encode()
     body = b'{"type": "x", "key": "%s", "requires": {"role": "nobody-has-it"}, "payload": %s}'

@@ -1,6 +1,7 @@
 """From a specification to the machine's event: sizes checked, content digested, an id given."""
 
 from collections.abc import Callable, Mapping
+from datetime import UTC
 
 import msgspec
 
@@ -14,7 +15,6 @@ from callboard.schemas.codec import check_size, checked_json, encode
 from callboard.schemas.errors import InvalidRequestError
 from callboard.schemas.names import is_traceparent
 from callboard.schemas.tasks import TaskSpec
-from callboard.schemas.times import has_instant
 
 Prepared = tuple[Callable[[Ticket], TaskSubmitted], Fresh]
 """The event, once there is a ticket; and what its offer will carry."""
@@ -35,7 +35,7 @@ class Submissions:
             PayloadTooLargeError, InvalidRequestError: the payload, the texts or the instants are not allowed.
         """
         check_size(_placement_bytes(spec), path="requires and prefers", limit=self._limits.text_bytes)
-        _check_instants(spec)
+        spec = _in_utc(spec)
         payload = checked_json(spec.payload, path="payload", limit=self._limits.payload_bytes)
         check_size(_text_bytes(spec), path="description and metadata", limit=self._limits.text_bytes)
         digest = b"" if spec.key is None else spec.content_digest()
@@ -77,11 +77,19 @@ def _placement_bytes(spec: TaskSpec) -> int:
     return sum(len(encode(part)) for part in (spec.requires, spec.prefers) if part is not None)
 
 
-def _check_instants(spec: TaskSpec) -> None:
-    """Refuse what is an instant by its offset only: no answer could tell it."""
+def _in_utc(spec: TaskSpec) -> TaskSpec:
+    """The specification with its instants as answers tell them: one instant is one content, at whatever offset.
+
+    Raises:
+        InvalidRequestError: one is an instant by its offset only, so that no answer could tell it.
+    """
     for path, instant in (("not_before", spec.not_before), ("deadline", spec.deadline)):
-        if instant is not None and not has_instant(instant):
-            raise InvalidRequestError(f"{path}: its year in UTC is none of 1 to 9999", path=path)
+        if instant is not None:
+            try:
+                spec = msgspec.structs.replace(spec, **{path: instant.astimezone(UTC)})
+            except OverflowError:
+                raise InvalidRequestError(f"{path}: its year in UTC is none of 1 to 9999", path=path) from None
+    return spec
 
 
 def _text_bytes(spec: TaskSpec) -> int:

@@ -20,15 +20,6 @@ def to_instant_or_none(at_ms: int | None) -> datetime | None:
     return None if at_ms is None else to_instant(at_ms)
 
 
-def has_instant(instant: datetime) -> bool:
-    """Whether the wire can say this instant: in UTC its year is one of 1 to 9999."""
-    try:
-        instant.astimezone(UTC)
-    except OverflowError:
-        return False
-    return True
-
-
 def to_ms(instant: datetime) -> int:
     """Milliseconds since the epoch of an aware instant, rounded down."""
     return (instant - _EPOCH) // _MILLISECOND
