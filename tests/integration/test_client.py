@@ -242,6 +242,10 @@ async def test_what_has_no_json_form_or_contradicts_itself_is_refused_before_it_
         await client.submit("review", object())
     with pytest.raises(InvalidRequestError, match="payload: no JSON form"):
         await client.submit("review", "\ud800")
+    with pytest.raises(InvalidRequestError, match=r"payload: no JSON form: nan at `\$\.a\[0\]`"):
+        await client.submit("review", {"a": [float("nan")]})
+    with pytest.raises(InvalidRequestError, match="result: no JSON form: inf at"):
+        await client.complete(TASK_ID, float("inf"))
     with pytest.raises(InvalidRequestError, match="not both"):
         await client.submit("review", ttl_ms=1, deadline=datetime(2030, 1, 1, tzinfo=UTC))
     with pytest.raises(InvalidRequestError, match="exactly one"):

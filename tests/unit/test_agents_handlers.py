@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 import uuid
+from dataclasses import dataclass
 
+import msgspec
 import pytest
 import structlog
 
@@ -19,6 +22,11 @@ from callboard.schemas.tasks import AttemptRef, Progress
 from callboard.schemas.vocabulary import TaskPriority
 
 pytestmark = pytest.mark.anyio
+
+
+@dataclass
+class Point:
+    x: float
 
 
 async def test_a_handler_can_be_run_without_a_server() -> None:
@@ -85,13 +93,37 @@ async def test_an_object_with_an_asynchronous_call_is_asynchronous() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "words"), [(object(), "cannot be written"), ("\ud800", "cannot be written"), ({1, "a", 2.5j}, "cannot")]
+    ("value", "words"),
+    [
+        (object(), "cannot be written"),
+        ("\ud800", "cannot be written"),
+        ({1, "a", 2.5j}, "cannot"),
+        (float("nan"), "cannot be written as JSON: nan at `$`"),
+        ({"scores": [None, (1.5, float("-inf"))]}, "-inf at `$.scores[1][1]`"),
+        ([msgspec.Raw(b"null"), Point(x=float("inf"))], "inf at `$[1].x`"),
+    ],
 )
 async def test_a_result_that_is_no_json_is_not_worth_another_attempt(value: object, words: str) -> None:
-    with pytest.raises(TaskFailed, match=words) as failed:
+    with pytest.raises(TaskFailed, match=re.escape(words)) as failed:
         await run_handler(lambda _: value)
     assert failed.value.error.type == "result_refused"
     assert failed.value.error.retryable is False
+
+
+async def test_null_and_a_word_for_it_are_results() -> None:
+    value = {"null": None, "words": ["null", "nan"], "raw": msgspec.Raw(b"null"), "number": 1e308}
+    assert (await run_handler(lambda _: value)).result == {**value, "raw": None}
+
+
+@pytest.mark.parametrize("data", [[float("nan")], object()], ids=["nan", "object"])
+@pytest.mark.parametrize("how", ["progress", "ask"])
+async def test_data_that_is_no_json_is_not_worth_another_attempt(data: object, how: str) -> None:
+    async def tell(ctx: TaskContext) -> None:
+        await (ctx.progress(1, data=data) if how == "progress" else ctx.ask("which?", data))
+
+    with pytest.raises(TaskFailed, match="data cannot be written as JSON") as failed:
+        await run_handler(tell, answers=["this"])
+    assert (failed.value.error.type, failed.value.error.retryable) == ("data_refused", False)
 
 
 async def test_an_error_is_told_by_its_type_and_words() -> None:

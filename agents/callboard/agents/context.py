@@ -13,10 +13,10 @@ from typing import Any
 
 import msgspec
 
-from callboard.agents.errors import TaskCancelled
+from callboard.agents.errors import TaskCancelled, TaskFailed
 from callboard.agents.questions import Ask, Questions
 from callboard.schemas.agents import Assign
-from callboard.schemas.codec import encode
+from callboard.schemas.codec import encode_value
 from callboard.schemas.errors import ErrorBody
 from callboard.schemas.tasks import Progress
 from callboard.schemas.vocabulary import TaskPriority
@@ -106,15 +106,15 @@ class TaskContext:
 
         Raises:
             TaskCancelled: the work is not wanted any more.
+            TaskFailed: `data` has no JSON form, as NaN has none; not retryable.
             ValueError: `percent` is out of range.
         """
         self.raise_if_cancelled()
         if percent is not None and not 0 <= percent <= 100:  # noqa: PLR2004 - per cent
             raise ValueError(f"percent must be from 0 to 100, not {percent}")
+        written = _json_or_none(data)
         self._report(
-            Progress(
-                percent=percent, message=message, data=msgspec.UNSET if data is None else msgspec.Raw(encode(data))
-            )
+            Progress(percent=percent, message=message, data=msgspec.UNSET if written is None else msgspec.Raw(written))
         )
 
     async def progress(self, percent: float | None = None, message: str | None = None, data: object = None) -> None:
@@ -138,6 +138,7 @@ class TaskContext:
 
         Raises:
             OrchestratorError: the question is not one that can be asked, by its size for instance.
+            TaskFailed: `data` has no JSON form; not retryable.
         """
         # Few handlers ask, and a lock is dear for those that do not.
         self._asking = self._asking or asyncio.Lock()
@@ -172,4 +173,11 @@ class TaskContext:
 
 
 def _json_or_none(data: object) -> bytes | None:
-    return None if data is None else encode(data)
+    """As with a result: another attempt would make the same mistake again."""
+    if data is None:
+        return None
+    try:
+        return encode_value(data)
+    except Exception as error:
+        message = f"the data cannot be written as JSON: {error}"
+        raise TaskFailed(message, type="data_refused", retryable=False) from error

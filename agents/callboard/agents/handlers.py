@@ -22,7 +22,7 @@ from callboard.agents.errors import TaskFailed
 from callboard.agents.session import effects as do
 from callboard.agents.session import events as ev
 from callboard.bus import tracing
-from callboard.schemas.codec import encode
+from callboard.schemas.codec import encode_value
 from callboard.schemas.errors import ConfigurationError
 from callboard.schemas.names import is_name
 from callboard.schemas.tasks import AttemptRef, TaskError
@@ -180,7 +180,7 @@ async def _run_attempt(handler: Handler, ref: AttemptRef, context: TaskContext) 
 def _succeeded(ref: AttemptRef, value: object) -> Ended:
     """A result that is no JSON is the handler's mistake: another attempt would make it again."""
     try:
-        return ev.HandlerSucceeded(ref, encode(value))
+        return ev.HandlerSucceeded(ref, encode_value(value))
     except Exception as error:  # noqa: BLE001 - msgspec raises several kinds, and hooks of the value's class any
         message = f"the result cannot be written as JSON: {error}"
         return ev.HandlerFailed(ref, _shortened(TaskError(type="result_refused", message=message, retryable=False)))

@@ -17,7 +17,7 @@ from callboard.agents.errors import TaskFailed
 from callboard.agents.handlers import Handler, run_attempt
 from callboard.agents.session.events import HandlerFailed, HandlerSucceeded
 from callboard.schemas.agents import Assign
-from callboard.schemas.codec import encode
+from callboard.schemas.codec import encode_value
 from callboard.schemas.tasks import AttemptRef, Progress
 from callboard.schemas.vocabulary import TaskPriority
 
@@ -56,7 +56,7 @@ async def run_handler(
         task_id=TASK_ID,
         attempt=attempt,
         type=task_type,
-        payload=msgspec.Raw(encode(payload)),
+        payload=msgspec.Raw(encode_value(payload)),
         priority=TaskPriority.NORMAL,
         metadata=dict(metadata or {}),
         description=description,
@@ -70,7 +70,7 @@ async def run_handler(
         questions.append(prompt)
         for answer in given:
             # As an answer comes: after the question was asked.
-            loop.call_soon_threadsafe(context.answered, query, encode(answer))
+            loop.call_soon_threadsafe(context.answered, query, encode_value(answer))
             return
 
     loop = asyncio.get_running_loop()

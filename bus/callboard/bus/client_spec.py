@@ -8,6 +8,7 @@ from typing import TypedDict
 
 import msgspec
 
+from callboard.schemas.codec import encode_value
 from callboard.schemas.errors import InvalidRequestError
 from callboard.schemas.labels import LabelMatch, Preference
 from callboard.schemas.tasks import Backoff, Requirements, TaskSpec
@@ -114,14 +115,14 @@ def with_trace(spec: TaskSpec, traceparent: str | None) -> TaskSpec:
 
 
 def as_raw(value: object, *, path: str) -> msgspec.Raw:
-    """`value` as JSON; `msgspec.Raw` is kept as it is. NaN and infinities become `null`.
+    """`value` as JSON; `msgspec.Raw` is kept as it is.
 
     Raises:
-        InvalidRequestError: it has no JSON form.
+        InvalidRequestError: it has no JSON form, as NaN and infinities have none.
     """
     if isinstance(value, msgspec.Raw):
         return value
     try:
-        return msgspec.Raw(msgspec.json.encode(value))
+        return msgspec.Raw(encode_value(value))
     except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
         raise InvalidRequestError(f"{path}: no JSON form: {error}", path=path) from None

@@ -4,8 +4,10 @@ Refused with `InvalidRequestError`: bytes that are not UTF-8 or not JSON, NaN, n
 wrong types, bad names, nesting deeper than 32. `details.path` names the field.
 """
 
+import math
 import re
-from typing import Any, TypeVar
+from collections.abc import Iterable
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -17,7 +19,7 @@ M = TypeVar("M")
 
 _PATH = re.compile(r"^(.*) - at `(?:key` in `)?\$(.*)`$", re.DOTALL)
 _FIELD = re.compile(r"^Object (?:contains unknown|missing required) field `(.*)`$", re.DOTALL)
-_LONGEST_PATH = 512
+_LONGEST_PATH: Final = 512
 """Characters of a path in an error: names of fields are what the sender made them, and an error has to fit."""
 _encoder = msgspec.json.Encoder()
 
@@ -25,6 +27,35 @@ _encoder = msgspec.json.Encoder()
 def encode(message: object) -> bytes:
     """UTF-8 JSON of a message; raw parts are copied as they are."""
     return _encoder.encode(message)
+
+
+def encode_value(value: object) -> bytes:
+    """UTF-8 JSON of what a user made, without loss: NaN and infinities, which JSON has no words for, are none.
+
+    Raises:
+        ValueError: a number is not finite; the message says which and where, e.g. ``nan at `$.scores[1]` ``.
+        Exception: what msgspec, or a hook of the value's class, raises for what has no JSON form.
+    """
+    data = encode(value)
+    # msgspec writes them as `null`, so that most values are cleared by a glance.
+    if b"null" in data and (found := _not_finite(msgspec.to_builtins(value, enc_hook=_opaque), "$")):
+        raise ValueError(found)
+    return data
+
+
+def _opaque(_raw: object) -> None:
+    """Of what was encoded already, only `msgspec.Raw` is unknown here: JSON, whoever wrote it."""
+
+
+def _not_finite(value: object, path: str) -> str | None:
+    if isinstance(value, float):
+        return None if math.isfinite(value) else f"{value} at `{path[:_LONGEST_PATH]}`"
+    parts: Iterable[tuple[str, object]] = ()
+    if isinstance(value, dict):
+        parts = ((f"{path}.{name}", part) for name, part in value.items())
+    elif isinstance(value, list | tuple):
+        parts = ((f"{path}[{place}]", part) for place, part in enumerate(value))
+    return next(filter(None, (_not_finite(part, at) for at, part in parts)), None)
 
 
 def decode(decoder: msgspec.json.Decoder[M], data: bytes) -> M:
