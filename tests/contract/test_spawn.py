@@ -50,6 +50,18 @@ async def test_what_the_configuration_does_not_allow_is_refused(wire: Wire) -> N
     assert error.code in {"configuration_error", "invalid_request"}
 
 
+@pytest.mark.parametrize(
+    ("large", "path"),
+    [({"labels": {"a": "x" * 200_000}}, "capabilities and labels"), ({"env": {"GREETING": "x" * 200_000}}, "env")],
+    ids=["labels", "env"],
+)
+async def test_what_no_process_could_be_given_is_refused_at_once(wire: Wire, large: Json, path: str) -> None:
+    agent_id = unique("spawned")
+    error = await wire.refusal("agents.spawn", role="echoer", agent_id=agent_id, **large)
+    assert (error.code, error.details["path"]) == ("payload_too_large", path)
+    assert (await wire.refusal("agents.get", agent_id=agent_id)).code == "agent_not_found"
+
+
 async def test_an_id_in_use_by_a_live_agent_is_refused(wire: Wire) -> None:
     agent_id = unique("taken")
     await wire.ask(f"agent.{agent_id}.register", incarnation="5d1f6f0e-9a3b-4a52-8c8e-0d9f4f5b2a11")

@@ -16,10 +16,9 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-import msgspec
-
 from callboard.orchestrator.config import OrchestratorMode, RoleSettings
 from callboard.orchestrator.supervised import RestartPolicy, SupervisedAgent
+from callboard.schemas.codec import check_size, encode
 from callboard.schemas.errors import ConfigurationError, InvalidRequestError, ResourceLimitError, UnavailableError
 from callboard.schemas.vocabulary import AgentState
 
@@ -85,6 +84,7 @@ class Launcher:
         Raises:
             InvalidRequestError: The id belongs to an agent of another role, or `env` sets what the role does not allow.
             ConfigurationError: The role is not configured (production), or its command does not exist.
+            PayloadTooLargeError: Capabilities and labels, or `env`, are larger than `limits.text_bytes`.
             ResourceLimitError: `max_concurrent_agents` are spawned and not stopped.
             UnavailableError: It did not come online in time, and was stopped; or this replica is stopping.
         """
@@ -186,6 +186,10 @@ class Launcher:
         return role or RoleSettings()
 
     def _environment(self, order: SpawnAgent, role: RoleSettings, pool: str, agent_id: str) -> dict[str, str]:
+        # As when it registers; and Linux starts no process with a variable of 128 KiB.
+        largest = self._config.limits.text_bytes
+        check_size(len(encode([order.capabilities, order.labels])), path="capabilities and labels", limit=largest)
+        check_size(len(encode(order.env)), path="env", limit=largest)
         for name in order.env or {}:
             if name not in role.env_allow:
                 raise InvalidRequestError(
@@ -204,7 +208,7 @@ class Launcher:
             "CALLBOARD_ROLE": order.role,
             "CALLBOARD_CAPABILITIES": ",".join(order.capabilities or ()),
             "CALLBOARD_SLOTS": str(order.slots or role.slots),
-            "CALLBOARD_LABELS": msgspec.json.encode(order.labels or {}).decode(),
+            "CALLBOARD_LABELS": encode(order.labels or {}).decode(),
         }
 
     def _grace_s(self, agent: SupervisedAgent, grace_ms: int | None) -> float:
