@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import subprocess
 import sys
@@ -179,6 +180,19 @@ async def test_a_server_that_hangs_is_left(server: ChatServer, begins: bool) -> 
     assert error.message == f"{server.origin} said nothing for 0.2 s"
     async with asyncio.timeout(WITHIN_S):
         await server.hung_up.wait()
+
+
+async def test_a_server_that_never_ends_a_line_is_left(server: ChatServer) -> None:
+    server.on(server.dripping(itertools.repeat(b"x")))
+    error = await failure(server, idle_timeout_s=0.2, timeout_s=WITHIN_S)
+    assert (error.type, error.message) == ("timeout", f"{server.origin} said nothing for 0.2 s")
+    async with asyncio.timeout(WITHIN_S):
+        await server.hung_up.wait()
+
+
+async def test_a_server_that_asks_for_patience_has_it(server: ChatServer) -> None:
+    server.on(server.dripping([*[b": keep-alive\n"] * 40, said("all")]))
+    assert (await ask(server, idle_timeout_s=0.4)).result["text"] == "all"
 
 
 async def test_an_answer_has_its_time(server: ChatServer) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 MODEL = "tiny-1"
+DRIP_S = 0.02
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
 
 
@@ -144,6 +145,23 @@ class ChatServer:
                 await exchange.chunk(piece)
             await exchange.gone()
             self.hung_up.set()
+
+        return answer
+
+    def dripping(self, pieces: Iterable[bytes]) -> Script:
+        """Says one piece after the other, slowly, until it has said them all or the client hangs up."""
+
+        async def answer(exchange: Exchange) -> None:
+            await exchange.begin()
+            try:
+                for piece in pieces:
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(DRIP_S):
+                            return await exchange.gone()
+                    await exchange.chunk(piece)
+                await exchange.end()
+            finally:
+                self.hung_up.set()
 
         return answer
 

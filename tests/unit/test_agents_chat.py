@@ -58,7 +58,7 @@ def test_the_last_event_counts_without_an_empty_line_but_not_half_of_it(end: byt
     assert events_of(b"data: x" + end) == (["x"] if end else [])
 
 
-@pytest.mark.parametrize("piece", [b"x" * 65_536, b"data: %s\n" % (b"x" * 1_000)])
+@pytest.mark.parametrize("piece", [b"x" * 65_536, b"data: %s\n" % (b"x" * 1_000), b"data\n" * 1_000])
 def test_an_event_without_end_is_refused(piece: bytes) -> None:
     with pytest.raises(EventTooLargeError):
         events_of(*itertools.repeat(piece, EVENT_BYTES // 1_000 + 1))
@@ -106,6 +106,13 @@ def test_calls_of_tools_and_refusals_are_part_of_the_result() -> None:
     assert reply_of(delta(refusal="I "), delta(refusal="will not"), "[DONE]").result().refusal == "I will not"
 
 
+def test_a_call_whose_id_comes_with_each_of_its_pieces_is_one() -> None:
+    part = {"index": 0, "id": "c0", "function": {"arguments": "1"}}
+    many = 20_000
+    [call] = reply_of(*[delta(tool_calls=[part])] * many, "[DONE]").result().tool_calls or ()
+    assert (call["id"], call["function"]["arguments"]) == ("c0", "1" * many)
+
+
 def test_calls_without_numbers_are_calls_of_their_own() -> None:
     part = {"id": "x", "function": {"name": "f", "arguments": "{}"}}
     assert len(reply_of(delta("tool_calls", tool_calls=[part, part])).result().tool_calls or ()) == 2
@@ -126,6 +133,9 @@ def test_calls_without_numbers_are_calls_of_their_own() -> None:
         ([{"error": {"message": "m", "code": 400}}], "server_error", False),
         ([delta(content="x" * (RESULT_BYTES // 2 + 1))] * 2, "output_too_large", False),
         ([delta(tool_calls=[{"function": {"arguments": "x" * (RESULT_BYTES + 1)}}])], "output_too_large", False),
+        ([delta(tool_calls=[{}] * 100)] * 100, "output_too_large", False),
+        ([delta(tool_calls=[{"index": number}]) for number in range(10_000)], "output_too_large", False),
+        ([delta(tool_calls=[{"id": "x" * 1_000}])] * 1_000, "output_too_large", False),
     ],
 )
 def test_how_an_answer_fails(answers: list[object], kind: str, retryable: bool) -> None:
@@ -191,6 +201,12 @@ def at(seconds: int) -> str:
         ({"retry-after": "-1"}, None),
         ({"retry-after": "1e3"}, None),
         ({"retry-after": "٣"}, None),
+        ({"retry-after": "1e300"}, None),
+        ({"retry-after": "Fri, 31 Dec 9999 23:59:59 -1200", "date": at(0)}, LONGEST_MS),
+        ({"retry-after": "Fri, 01 Jan 0001 00:00:00 +1200", "date": at(0)}, 0),
+        ({"retry-after": "Fri, 02 Jan 10000 03:04:15 GMT"}, None),
+        ({"retry-after": f"Fri, 02 Jan {10**20} 03:04:15 GMT"}, None),
+        ({"retry-after": f"Fri, 02 Jan 2026 03:04:15 +{10**20}"}, None),
     ],
 )
 def test_how_long_a_server_asks_to_be_left_alone(headers: dict[str, str], expected: int | None) -> None:

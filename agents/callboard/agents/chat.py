@@ -163,9 +163,12 @@ class Reply:
     def _take_call(self, part: _ToolCall) -> None:
         """The name of a call comes once, its arguments in pieces; without a number each is a call of its own."""
         number = len(self._calls) if part.index is None else part.index
-        empty = {"id": None, "type": "function", "function": {"name": "", "arguments": ""}}
-        call = self._calls.setdefault(number, empty)
-        call["id"] = part.id or call["id"]
+        if number not in self._calls:
+            self._calls[number] = {"id": None, "type": "function", "function": {"name": "", "arguments": ""}}
+            self._counted(encode(self._calls[number]).decode())
+        call = self._calls[number]
+        if part.id and part.id != call["id"]:
+            call["id"] = self._counted(part.id)
         call["function"]["name"] += self._counted(part.function.name or "")
         call["function"]["arguments"] += self._counted(part.function.arguments or "")
 

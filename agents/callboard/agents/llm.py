@@ -9,6 +9,7 @@
 """
 
 import asyncio
+import time
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -42,7 +43,8 @@ class Chat:
         api_key: sent as a bearer token; `None` for servers that ask for none.
         stream: whether the answer is asked for in chunks.
         timeout_s: how long one answer may take.
-        idle_timeout_s: how long the server may say nothing.
+        idle_timeout_s: how long the server may say nothing: in an answer in chunks a line, a comment too, else a byte,
+            since there are servers that ask for patience with white space.
 
     Raises:
         ConfigurationError: the address or the key cannot be used.
@@ -114,7 +116,7 @@ class Chat:
                 raise await _refusal(response)
             reply = Reply(self._model)
             if response.headers.get("content-type", "").partition(";")[0].strip() == "text/event-stream":
-                await _follow(response, reply, ctx)
+                await _follow(response, reply, ctx, self._idle_timeout_s)
             else:
                 reply.take(await _read(response, ANSWER_BYTES))
             return reply.result()
@@ -170,13 +172,22 @@ class LlmAgent:
             await self._chat.close()
 
 
-async def _follow(response: httpx2.Response, reply: Reply, ctx: TaskContext) -> None:
-    """Read an answer in chunks; those that come together are one progress."""
+async def _follow(response: httpx2.Response, reply: Reply, ctx: TaskContext, idle_timeout_s: float) -> None:
+    """Read an answer in chunks; those that come together are one progress.
+
+    Raises:
+        httpx2.ReadTimeout: bytes come, but no line of them has ended for so long.
+    """
     events = EventStream()
     told = reply.tail
+    lines, heard_s = 0, time.monotonic()
     async for piece in response.aiter_bytes():
         for data in events.feed(piece):
             reply.take(data)
+        if events.lines > lines:
+            lines, heard_s = events.lines, time.monotonic()
+        elif time.monotonic() - heard_s > idle_timeout_s:
+            raise httpx2.ReadTimeout("no line")
         if reply.tail != told:
             told = reply.tail
             ctx.progress_nowait(message=told.replace("\0", "\ufffd"))

@@ -1,7 +1,7 @@
 """Server-sent events from pieces of bytes, as the WHATWG's HTML standard parses them (section 9.2.6).
 
 Lines are put together as bytes, so a character or an end of line that is split between pieces is whole again. Only the
-data of events is kept; comments, which servers send to keep a connection open, say nothing.
+data of events is kept; comments, which servers send to keep a connection open, are counted as lines and say nothing.
 """
 
 import re
@@ -19,9 +19,14 @@ class EventTooLargeError(Exception):
 
 
 class EventStream:
-    """The events of one answer."""
+    """The events of one answer.
+
+    Attributes:
+        lines: how many have come, empty ones left out.
+    """
 
     def __init__(self) -> None:
+        self.lines = 0
         self._begun = b""
         self._data: list[bytes] = []
         self._size = 0
@@ -53,7 +58,8 @@ class EventStream:
         self._data, self._size = [], 0
 
     def _take(self, line: bytes) -> None:
+        self.lines += 1
         name, _, value = line.partition(b":")
         if name.removeprefix(b"\xef\xbb\xbf") == b"data":
             self._data.append(value.removeprefix(b" "))
-            self._size += len(value)
+            self._size += len(value) + 1
