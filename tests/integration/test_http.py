@@ -149,6 +149,38 @@ async def test_signals_stay_with_the_process() -> None:
         assert handlers() == before
 
 
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"nonsense\r\n\r\n", b"400"),
+        (b"\x16\x03\x01\x00\xa5\x01", b"400"),
+        (b"GET /healthz HTTP/1.1\r\n\r\n", b"400"),
+        (b"GET /%s HTTP/1.1\r\n\r\n" % (b"x" * 100_000), b"400"),
+        (b"POST /healthz HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nno number\r\n", b"400"),
+        (b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", b"200"),
+    ],
+    ids=["no HTTP", "TLS", "no host", "long", "chunk", "upgrade"],
+)
+async def test_a_bad_request_is_answered_and_leaves_no_line_in_the_log(
+    request_bytes: bytes, status: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with _serving() as server, asyncio.timeout(PATIENCE_S):
+        reader, writer = await asyncio.open_connection(server.host, server.port)
+        writer.write(request_bytes)
+        assert (await reader.readline()).split()[1] == status
+        writer.close()
+    assert [record.getMessage() for record in caplog.records if record.levelname != "INFO"] == []
+
+
+async def test_a_bug_of_ours_leaves_its_traceback_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    def refresh() -> None:
+        raise RuntimeError("a bug")
+
+    async with _serving(before_scrape=refresh) as server:
+        assert (await _get(server, "/metrics"))[0] == 500
+    assert "RuntimeError: a bug" in caplog.text
+
+
 async def test_requests_leave_no_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     async with _serving() as server:

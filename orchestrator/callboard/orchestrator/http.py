@@ -3,6 +3,7 @@
 Rules:
 - `/healthz` says that the event loop answers, and nothing else: a replica waiting for its database must not be killed.
 - `/readyz` does a real round trip through bus and database, given by the orchestrator, within a bound.
+- A request that is none is answered as such and leaves no line in the log: a scanner must not fill it.
 - uvicorn runs inside our loop and takes no signal over: stopping is the orchestrator's.
 """
 
@@ -10,14 +11,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+import h11
 import uvicorn
 from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from callboard.orchestrator.logs import get_logger
 
@@ -120,6 +124,24 @@ class HttpServer:
         return JSONResponse({"ready": not reasons, "reasons": reasons}, status_code=503 if reasons else 200)
 
 
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Whether an error is a bug here: an answer to a request that turned out to be none cannot be sent, either."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], h11.ProtocolError)
+
+
+_bugs = logging.getLogger(f"{__name__}.bugs")
+_bugs.setLevel(logging.ERROR)
+_bugs.addFilter(_is_ours)
+
+
+class _Connection(H11Protocol):
+    """uvicorn's, with a log of our own: another uvicorn of this process keeps its own settings."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - uvicorn's own
+        super().__init__(*args, **options)
+        self.logger = _bugs
+
+
 class _EmbeddedUvicorn(uvicorn.Server):
     """uvicorn without what makes it the owner of a process: signal handlers, log set-up, access log."""
 
@@ -128,7 +150,7 @@ class _EmbeddedUvicorn(uvicorn.Server):
             uvicorn.Config(
                 application,
                 access_log=False,
-                http="h11",
+                http=_Connection,
                 lifespan="off",
                 log_config=None,
                 server_header=False,
