@@ -8,13 +8,9 @@ import os
 import pty
 import signal
 import socket
-import subprocess
-import sys
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
+from tests.support.command_line import CommandLine, Finished, assert_one_line_of_error
 from tests.support.scripted_orchestrator import SILENCE, TASK_ID, ScriptedOrchestrator, task
 
 from callboard.bus.embedded import EmbeddedNats
@@ -27,9 +23,6 @@ from callboard.schemas.errors import (
     TaskNotFoundError,
     UnavailableError,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
 
 pytestmark = pytest.mark.anyio
 
@@ -69,67 +62,6 @@ STATUS = {
     "strategy": "round_robin",
     "paused": False,
 }
-
-
-@dataclass(frozen=True)
-class Finished:
-    status: int
-    out: str
-    err: str
-
-
-@dataclass(frozen=True)
-class CommandLine:
-    """Runs `callboard` in a process of its own, whose environment holds nothing of ours but what is given."""
-
-    home: Path
-    env: dict[str, str]
-
-    async def start(
-        self, *arguments: str, stdout: int = subprocess.PIPE, stderr: int = subprocess.PIPE
-    ) -> asyncio.subprocess.Process:
-        return await asyncio.create_subprocess_exec(
-            # The installed entry point, beside the interpreter that runs the tests.
-            Path(sys.executable).with_name("callboard"),
-            *arguments,
-            env={"PATH": os.environ["PATH"], "HOME": str(self.home), **self.env},
-            cwd=self.home,
-            stdin=subprocess.PIPE,
-            stdout=stdout,
-            stderr=stderr,
-        )
-
-    async def __call__(self, *arguments: str, stdin: bytes = b"") -> Finished:
-        process = await self.start(*arguments)
-        async with asyncio.timeout(60):
-            out, err = await process.communicate(stdin)
-        assert process.returncode is not None
-        return Finished(process.returncode, out.decode(), err.decode())
-
-
-@pytest.fixture
-async def orchestrator(nats_server: EmbeddedNats) -> AsyncIterator[ScriptedOrchestrator]:
-    async with ScriptedOrchestrator(nats_server.url) as scripted:
-        yield scripted
-
-
-@pytest.fixture
-def callboard(nats_server: EmbeddedNats, tmp_path: Path) -> CommandLine:
-    return CommandLine(tmp_path, {"NATS_URL": nats_server.url})
-
-
-@pytest.fixture
-def elsewhere(tmp_path: Path) -> CommandLine:
-    """A command line to which nobody gave an address."""
-    return CommandLine(tmp_path, {})
-
-
-def assert_one_line_of_error(finished: Finished, status: int, *words: str) -> None:
-    assert (finished.status, finished.out) == (status, "")
-    assert finished.err.startswith("callboard: ")
-    assert finished.err.count("\n") == 1
-    for word in words:
-        assert word in finished.err
 
 
 async def test_submit_prints_the_id_and_nothing_else(

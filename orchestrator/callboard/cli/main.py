@@ -4,14 +4,13 @@ Rules: a command's module is imported when it runs or shows its help, never befo
 asked for and nothing else; an error is one line on standard error, never a traceback.
 """
 
-import os
 import sys
-from contextlib import suppress
-from typing import Final, TextIO
+from typing import Final
 
 from cyclopts import App, CycloptsError, Group, Parameter
 
 from callboard.cli.exits import EXIT_HELP, ExitStatus, line_of, line_of_system, status_of, status_of_system
+from callboard.cli.streams import discard, write_to_stderr
 from callboard.schemas.errors import OrchestratorError
 
 
@@ -88,18 +87,13 @@ for _parent, _name, _group, _path, _example in _COMMANDS:
     _parent.command(f"callboard.cli.{_path}", name=_name, group=_group, help_epilogue=f"Example:\n  {_example}")
 
 
-def main() -> None:
-    """The entry point: runs the command line of this process and exits."""
-    sys.exit(run(sys.argv[1:]))
-
-
 def run(tokens: list[str]) -> int:
     """Run one command line and say how it went: an `ExitStatus`, or what a command that it wraps returned."""
     try:
         status = _run(tokens)
         sys.stdout.flush()
     except BrokenPipeError:
-        _discard(sys.stdout)
+        discard(sys.stdout)
         return ExitStatus.BROKEN_PIPE
     except SystemExit as end:
         # rich, which prints the help, makes this of a reader that has gone (`| head`).
@@ -121,6 +115,8 @@ def _run(tokens: list[str]) -> int:
         return _complain(f"{error} (see: {command} --help)", ExitStatus.USAGE)
     except OrchestratorError as error:
         return _complain(line_of(error), status_of(error))
+    except UnicodeEncodeError as error:
+        return _complain(f"not UTF-8: {error.object!r}", ExitStatus.USAGE)
     except KeyboardInterrupt:
         return ExitStatus.INTERRUPTED
     return outcome if isinstance(outcome, int) else ExitStatus.OK
@@ -134,11 +130,7 @@ def _load_summaries() -> None:
 
 def _complain(line: str, status: ExitStatus) -> int:
     sys.stdout.flush()
-    try:
-        print(f"callboard: {_one_line(line)}", file=sys.stderr, flush=True)  # noqa: T201 - the command line's output
-    except OSError:
-        # There is nowhere left to say it; the status still does.
-        _discard(sys.stderr)
+    write_to_stderr(f"callboard: {_one_line(line)}")
     return status
 
 
@@ -147,15 +139,9 @@ def _complain_of_system(error: OSError) -> int:
         sys.stdout.flush()
     except OSError as unwritten:
         # What could not be written is still there: it was the output that failed.
-        _discard(sys.stdout)
+        discard(sys.stdout)
         return _complain(f"{line_of_system(unwritten)}: standard output", status_of_system(unwritten))
     return _complain(line_of_system(error), status_of_system(error))
-
-
-def _discard(stream: TextIO) -> None:
-    """Let the interpreter's flush at its end go nowhere instead of failing once more."""
-    with suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _one_line(text: str) -> str:

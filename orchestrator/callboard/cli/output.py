@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from callboard.cli.streams import write_to_stderr
+
 if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
@@ -50,8 +52,7 @@ def print_json(value: object) -> None:
 
 def print_note(text: str) -> None:
     """One line beside the answer, on standard error."""
-    sys.stderr.write(f"callboard: {text}\n")
-    sys.stderr.flush()
+    write_to_stderr(f"callboard: {text}")
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, header: bool = True) -> None:

@@ -25,8 +25,15 @@ _encoder = msgspec.json.Encoder()
 
 
 def encode(message: object) -> bytes:
-    """UTF-8 JSON of a message; raw parts are copied as they are."""
-    return _encoder.encode(message)
+    """UTF-8 JSON of a message; raw parts are copied as they are.
+
+    Raises:
+        InvalidRequestError: a text in it has a lone surrogate, as a command line that is not UTF-8 comes.
+    """
+    try:
+        return _encoder.encode(message)
+    except UnicodeEncodeError as error:
+        raise InvalidRequestError(f"not UTF-8: {str(error.object)[:_LONGEST_PATH]!r}", path="") from None
 
 
 def encode_value(value: object) -> bytes:
