@@ -40,6 +40,12 @@ class Dev:
         found: dict[str, Any] = json.loads((self.data_dir / "callboard.json").read_text())
         return found
 
+    async def lines(self) -> AsyncIterator[str]:
+        """What it says after that."""
+        assert self.process.stdout is not None
+        while line := await self.process.stdout.readline():
+            yield line.decode()
+
     async def end(self, number: signal.Signals) -> int:
         self.process.send_signal(number)
         async with asyncio.timeout(WITHIN_S):
@@ -109,6 +115,27 @@ async def test_a_second_start_on_the_same_directory_says_so_on_one_line(tmp_path
             assert str(first.process.pid).encode() in complaint
             assert b"Traceback" not in complaint
         assert first.process.returncode is None
+
+
+async def test_the_context_stays_that_of_the_first_while_it_runs(tmp_path: Path) -> None:
+    context = tmp_path / "config" / "nats" / "context" / "callboard-dev.json"
+    async with dev(tmp_path / "first") as first:
+        at_first = await first.ready()
+        async with dev(tmp_path / "second") as second:
+            at_second = await second.ready()
+            assert json.loads(context.read_text())["url"] == at_first["nats_url"]
+            # Killed, and still in nobody's way.
+            await first.end(signal.SIGKILL)
+            async with asyncio.timeout(WITHIN_S):
+                said = [await anext(second.lines()) for _ in range(3)]
+        assert "another callboard dev" in said[0]
+        assert at_second["nats_url"] in said[1]
+        assert f"--data-dir {tmp_path / 'second'}" in said[2]
+    async with dev(tmp_path / "third") as third:
+        assert json.loads(context.read_text())["url"] == at_first["nats_url"]
+        at_third = await third.ready()
+        assert "--context callboard-dev" in await anext(third.lines())
+        assert json.loads(context.read_text())["url"] == at_third["nats_url"]
 
 
 async def test_a_server_that_dies_is_started_again(tmp_path: Path) -> None:

@@ -123,13 +123,22 @@ def options_from_environment(
     )
 
 
+def context_path(name: str, environment: Environment | None = None) -> Path:
+    """Where the context `name` is kept.
+
+    Raises:
+        ConfigurationError: `name` cannot be the name of a file.
+    """
+    return _context_path(name, _config_home(os.environ if environment is None else environment))
+
+
 def write_context(name: str, *, url: str, description: str = "", environment: Environment | None = None) -> Path:
     """Write a context that `nats --context <name>` uses, readable by its owner only; its path.
 
     Raises:
         ConfigurationError: `name` cannot be the name of a file, or the file cannot be written.
     """
-    path = _context_path(name, _config_home(os.environ if environment is None else environment))
+    path = context_path(name, environment)
     data = msgspec.json.format(msgspec.json.encode({"description": description, "url": url}))
     draft = path.with_suffix(".draft")
     try:

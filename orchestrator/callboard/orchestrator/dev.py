@@ -1,7 +1,8 @@
 """`callboard dev`: everything on this machine, in one process group, on loopback, behind a generated token.
 
 When it is ready it prints its addresses, writes `<data-dir>/callboard.json`, which goes when it stops, and a context
-for the `nats` command.
+for the `nats` command. The context is the first one's while it runs: another `callboard dev` leaves it alone, and says
+how else it is reached.
 """
 
 import asyncio
@@ -13,7 +14,9 @@ from typing import Final
 import msgspec
 import uvloop
 
-from callboard.bus.context import write_context
+from callboard.bus.child import EmbeddedServerError
+from callboard.bus.context import context_path, write_context
+from callboard.bus.lock import DirectoryLock
 from callboard.orchestrator.config import OrchestratorMode, load_config
 from callboard.orchestrator.logs import configure_logs
 from callboard.orchestrator.serve import until_signal
@@ -57,6 +60,7 @@ async def _dev(orchestrator: Orchestrator, data_dir: Path) -> int:
     starting = asyncio.create_task(orchestrator.start())
     await asyncio.wait([stopped, starting], return_when=asyncio.FIRST_COMPLETED)
     file = data_dir / ADDRESS_FILE
+    context = DirectoryLock(context_path(CONTEXT).with_suffix(".lock"))
     try:
         if starting.done():
             starting.result()
@@ -66,9 +70,9 @@ async def _dev(orchestrator: Orchestrator, data_dir: Path) -> int:
                 database_url=orchestrator.database_url,
                 pid=os.getpid(),
             )
-            write_context(CONTEXT, url=addresses.nats_url, description="Callboard's development servers")
             _write(file, addresses)
-            sys.stdout.write(_welcome(addresses, file))
+            ours = await _claim(context, addresses)
+            sys.stdout.write(_welcome(addresses, file, has_context=ours))
             sys.stdout.flush()
             await stopped
         else:
@@ -79,7 +83,19 @@ async def _dev(orchestrator: Orchestrator, data_dir: Path) -> int:
         if starting.done() and not starting.cancelled() and starting.exception() is None:
             file.unlink(missing_ok=True)
         await orchestrator.shutdown()
+        context.release()
     return 0
+
+
+async def _claim(context: DirectoryLock, addresses: Addresses) -> bool:
+    """Write the context for the `nats` command, unless it is that of a `callboard dev` that runs."""
+    context.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        await context.acquire(wait_s=0)
+    except EmbeddedServerError:
+        return False
+    write_context(CONTEXT, url=addresses.nats_url, description="Callboard's development servers")
+    return True
 
 
 def _write(file: Path, addresses: Addresses) -> None:
@@ -90,12 +106,20 @@ def _write(file: Path, addresses: Addresses) -> None:
     draft.replace(file)
 
 
-def _welcome(addresses: Addresses, file: Path) -> str:
-    return (
-        "Callboard is ready. Ctrl-C stops it.\n"
-        f"  NATS      {addresses.nats_url}\n"
-        f"  HTTP      {addresses.http_url}  (/metrics, /healthz, /readyz)\n"
-        f"  Postgres  {addresses.database_url}\n"
-        f"  {file}\n"
-        f"  nats --context {CONTEXT} micro ls\n"
-    )
+def _welcome(addresses: Addresses, file: Path, *, has_context: bool) -> str:
+    lines = [
+        "Callboard is ready. Ctrl-C stops it.",
+        f"  NATS      {addresses.nats_url}",
+        f"  HTTP      {addresses.http_url}  (/metrics, /healthz, /readyz)",
+        f"  Postgres  {addresses.database_url}",
+        f"  {file}",
+    ]
+    if has_context:
+        lines.append(f"  nats --context {CONTEXT} micro ls")
+    else:
+        lines += [
+            f"The context {CONTEXT} is that of another callboard dev, which runs. Here:",
+            f"  nats --server {addresses.nats_url} micro ls",
+            f"  callboard status --data-dir {file.parent}",
+        ]
+    return "\n".join([*lines, ""])
