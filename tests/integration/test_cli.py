@@ -143,6 +143,13 @@ async def test_the_payload_may_come_from_a_file_standard_input_or_plain_text(
         (["submit", "t", "--max-attempts", "0"], ["--max-attempts", '"0"', "between 1 and 1000"]),
         (["list", "--limit", "0"], ["--limit", '"0"', "between 1 and 500"]),
         (["agents", "--limit", "501"], ["--limit", '"501"', "between 1 and 500"]),
+        (
+            ["events", "--type", "tsak"],
+            ["--type 'tsak'", "task, agent, pool", "task.failed", "agent.online", "pool.owned"],
+        ),
+        (["events", "--type", "task.*"], ["--type 'task.*'", "task.waiting_input"]),
+        (["events", "--type", "task."], ["--type 'task.'", "task.queued"]),
+        (["events", "--type", "callboard."], ["--type 'callboard.'", "task.queued"]),
         (["spawn", "tester", "--slots", "0"], ["--slots", '"0"', "between 1 and 10000"]),
     ],
 )

@@ -67,6 +67,9 @@ async def test_who_was_away_catches_up(nats: EmbeddedNats, database_url: str) ->
         _, lines, _ = await printed(nats, database_url, "--since", "1h", "--type", "callboard.task.cancelled")
         [line] = lines
         assert line.split()[1:] == ["task.cancelled", tasks[1], "type=work", "reason=enough"]
+        for kind in ("pool", "pool.owned", "callboard.pool.owned"):
+            _, [line], _ = await printed(nats, database_url, "--since", "1h", "--type", kind)
+            assert line.split()[1:] == ["pool.owned", "default"]
         _, lines, _ = await printed(nats, database_url, "--since", "2100-01-01T00:00:00Z")
         assert lines == []
         async with await Bus.connect(BusOptions(servers=(nats.url,))) as bus:

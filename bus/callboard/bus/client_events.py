@@ -37,7 +37,7 @@ class EventCalls(Caller):
         """Events, in the order of their commits for each task; some may come twice, with the same `id`.
 
         Args:
-            topic: `task`, `task.failed`, `agent.online` and so on; empty: all.
+            topic: `task`, `task.failed`, `agent.online` and so on, or `owner`; empty: all.
             start: from then on, out of the JetStream stream that keeps them; else what comes from now on.
             follow: go on when all that is kept was told; without `start` that is the only way.
 
@@ -45,7 +45,8 @@ class EventCalls(Caller):
             ConfigurationError: with `start`: no stream keeps the events, or JetStream is not enabled.
             UnavailableError: NATS is away; or, without `start`, the reader is too slow.
         """
-        pattern = f"{self._subjects.root}.event.{topic}{'.' if topic else ''}>"
+        # That of the owner ends there; whom the others are about comes behind.
+        pattern = f"{self._subjects.root}.event.{topic if topic == 'owner' else f'{topic}.>'.lstrip('.')}"
         messages = self._heard(pattern) if start is None else self._kept(pattern, start, follow=follow)
         async for message in messages:
             with suppress(msgspec.MsgspecError):  # whatever else somebody publishes there

@@ -9,7 +9,7 @@ from callboard.cli.connection import HERE, Connection, connected, run
 from callboard.cli.exits import UsageError
 from callboard.cli.output import plain, print_line
 from callboard.cli.values import Text, parse_duration_ms
-from callboard.schemas.events import AgentChanged, TaskChanged
+from callboard.schemas.events import EVENT_TYPES, OWNED, AgentChanged, TaskChanged
 
 if TYPE_CHECKING:
     from callboard.bus.client import HeardEvent
@@ -32,14 +32,12 @@ def events(
     Args:
         follow: With --since: go on when all that is kept is printed.
         since: From then on, out of the stream that keeps the events (events.stream): 2h, or 2026-01-02T03:04:05Z.
-        type: Only events of this type: task, task.failed, agent.online; with or without `callboard.` before it.
+        type: Only events of this type: task, task.failed, agent.online, pool.owned.
         json: Print each event as it is, a CloudEvent on a line.
         to: How the orchestrator is reached.
     """
     start = None if since is None else _instant(since)
-    topic = (type or "").removeprefix(_TYPE)
-    if not all(part.replace("_", "").isalnum() for part in topic.split(".") if topic):
-        raise UsageError(f"--type {type!r}: write it as task, task.failed, agent.online")
+    topic = "" if type is None else _topic(type)
 
     async def ask() -> None:
         async with connected(to) as client:
@@ -47,6 +45,19 @@ def events(
                 print_line(heard.body.decode() if json else _line(heard))
 
     run(ask())
+
+
+def _topic(text: str) -> str:
+    """What the client calls a type of events, or all of one kind.
+
+    Raises:
+        UsageError: there is no such type, so that nothing would ever be heard.
+    """
+    name = text.removeprefix(_TYPE)
+    kinds = list(dict.fromkeys(known.partition(".")[0] for known in EVENT_TYPES))
+    if name not in {*kinds, *EVENT_TYPES}:
+        raise UsageError(f"--type {text!r}: no event is of this type, only of {', '.join((*kinds, *EVENT_TYPES))}")
+    return "owner" if OWNED.startswith(name) else name
 
 
 def _instant(text: str) -> datetime:

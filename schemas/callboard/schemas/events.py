@@ -17,9 +17,13 @@ from callboard.schemas.names import Instant
 from callboard.schemas.status import OwnerEvent
 from callboard.schemas.subjects import Subjects
 from callboard.schemas.tasks import TaskEvent
+from callboard.schemas.vocabulary import AgentState, TaskState
 
 CONTENT_TYPE: Final = "application/cloudevents+json"
 """The header `content-type` of every event: structured mode (NATS binding of CloudEvents)."""
+OWNED: Final = "pool.owned"
+EVENT_TYPES: Final = (*(f"task.{state}" for state in TaskState), *(f"agent.{state}" for state in AgentState), OWNED)
+"""What events are of, without the `callboard.` that stands before."""
 _HEADERS: Final = f"NATS/1.0\r\ncontent-type: {CONTENT_TYPE}\r\nNats-Msg-Id: "
 _TIME: Final = b'"at":"'
 
@@ -133,7 +137,7 @@ class Envelopes:
     def of_owner(self, event: OwnerEvent) -> EventMessage:
         """A new owner."""
         name = f"{event.pool}-{event.epoch}"
-        body = self._around(encode(event), name, "pool.owned", event.pool)
+        body = self._around(encode(event), name, OWNED, event.pool)
         return EventMessage(self._subjects.owner_event, name, body)
 
     def _around(self, data: bytes, name: str, topic: str, about: str, traceparent: str | None = None) -> bytes:
