@@ -126,7 +126,7 @@ async def test_every_request_gets_exactly_one_answer(side: Wire) -> None:
         code = code_of(got[0])
         assert code != "internal", (sent[reply], got[0].data)
         codes[code] += 1
-    # A mutated role is one that this mode starts an echo agent for: they would take the places of other tests.
+    # Agents that a mutated message has started would take the places of other tests.
     for agent in (await side.ask("agents.list", state="online"))["agents"]:
         await side.ask("agents.shutdown", agent_id=agent["agent_id"], grace_ms=5000)
     # It reached beyond the parser.

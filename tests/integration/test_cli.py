@@ -8,6 +8,7 @@ import os
 import pty
 import signal
 import socket
+from typing import TYPE_CHECKING
 
 import pytest
 from tests.support.command_line import CommandLine, Finished, assert_one_line_of_error
@@ -23,6 +24,9 @@ from callboard.schemas.errors import (
     TaskNotFoundError,
     UnavailableError,
 )
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.anyio
 

@@ -214,10 +214,21 @@ async def test_a_variable_that_the_role_does_not_allow_is_refused(stage: Stage, 
     assert stage.launcher.agents() == []
 
 
-async def test_a_role_must_be_configured_in_production(stage: Stage) -> None:
-    stage.make(mode=OrchestratorMode.PRODUCTION)
-    with pytest.raises(ConfigurationError, match="role 'unknown' is not configured"):
-        await stage.launcher.spawn(SpawnAgent(role="unknown"), pool="default")
+async def test_a_role_must_be_one_of_those_that_are_configured(stage: Stage) -> None:
+    known = "role 'testr' is not configured: the roles are missing, silent, stubborn, tester"
+    with pytest.raises(ConfigurationError, match=known):
+        await stage.launcher.spawn(SpawnAgent(role="testr"), pool="default")
+    assert stage.launcher.agents() == []
+
+
+async def test_without_any_role_each_is_the_echo_agent_but_not_in_production(stage: Stage) -> None:
+    stage.make(roles={}, spawn_timeout_seconds=0.001)
+    # It would come online if there were a NATS server.
+    with pytest.raises(UnavailableError, match="did not come online"):
+        await stage.launcher.spawn(SpawnAgent(role="any"), pool="default")
+    stage.make(roles={}, mode=OrchestratorMode.PRODUCTION)
+    with pytest.raises(ConfigurationError, match="role 'any' is not configured: add it to `roles`"):
+        await stage.launcher.spawn(SpawnAgent(role="any"), pool="default")
 
 
 async def test_a_command_that_does_not_exist_is_a_mistake_of_the_configuration(stage: Stage) -> None:

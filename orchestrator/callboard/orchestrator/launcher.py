@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from callboard.schemas.agents import SpawnAgent
 
 ECHO_COMMAND: Final = (sys.executable, "-m", "callboard.agents.echo")
-"""What a role without a command runs."""
+"""What a role without a command runs, and any role while none is configured."""
 
 INHERITED: Final = (
     "HOME", "LANG", "LC_ALL", "LC_CTYPE", "LOGNAME", "PATH", "PYTHONPATH", "SSL_CERT_DIR", "SSL_CERT_FILE",
@@ -83,7 +83,8 @@ class Launcher:
 
         Raises:
             InvalidRequestError: The id belongs to an agent of another role, or `env` sets what the role does not allow.
-            ConfigurationError: The role is not configured (production), or its command does not exist.
+            ConfigurationError: The role is not configured, though others are or in production; or it has a command that
+                does not exist.
             PayloadTooLargeError: Capabilities and labels, or `env`, are larger than `limits.text_bytes`.
             ResourceLimitError: `max_concurrent_agents` are spawned and not stopped.
             UnavailableError: It did not come online in time, and was stopped; or this replica is stopping.
@@ -178,12 +179,14 @@ class Launcher:
         self._on_end(_as_it_stands(agent))
 
     def _role(self, name: str) -> RoleSettings:
-        role = self._config.roles.get(name)
-        if role is None and self._config.mode is OrchestratorMode.PRODUCTION:
-            raise ConfigurationError(
-                f"role {name!r} is not configured: add it to `roles`", role=name, known=sorted(self._config.roles)
-            )
-        return role or RoleSettings()
+        roles = self._config.roles
+        if name in roles:
+            return roles[name]
+        # Without any role, a first try needs no configuration; with some, another name is a slip.
+        if roles or self._config.mode is OrchestratorMode.PRODUCTION:
+            known = f"the roles are {', '.join(sorted(roles))}" if roles else "add it to `roles`"
+            raise ConfigurationError(f"role {name!r} is not configured: {known}", role=name, known=sorted(roles))
+        return RoleSettings()
 
     def _environment(self, order: SpawnAgent, role: RoleSettings, pool: str, agent_id: str) -> dict[str, str]:
         # As when it registers; and Linux starts no process with a variable of 128 KiB.
