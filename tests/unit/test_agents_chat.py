@@ -109,7 +109,7 @@ def test_calls_of_tools_and_refusals_are_part_of_the_result() -> None:
 def test_a_call_whose_id_comes_with_each_of_its_pieces_is_one() -> None:
     part = {"index": 0, "id": "c0", "function": {"arguments": "1"}}
     many = 20_000
-    [call] = reply_of(*[delta(tool_calls=[part])] * many, "[DONE]").result().tool_calls or ()
+    [call] = reply_of(*[delta(tool_calls=[part])] * many, "[DONE]").result().tool_calls or []
     assert (call["id"], call["function"]["arguments"]) == ("c0", "1" * many)
 
 
