@@ -48,6 +48,19 @@ def test_what_has_another_meaning_is_still_refused(data: bytes) -> None:
         decoder_of_accepted(TaskSpec).decode(data)
 
 
+def test_content_alone_makes_what_was_accepted_equal() -> None:
+    spec = TaskSpec(type="a", requires=Requirements(capabilities=["x"]), backoff=Backoff(initial_ms=5))
+    accepted = decoder_of_accepted(TaskSpec).decode(msgspec.json.encode(spec))
+    unlike = msgspec.structs.replace(spec, backoff=Backoff(initial_ms=6))
+    assert spec.backoff is not None
+    assert accepted.backoff is not None
+    # In both orders, since either side may be asked.
+    assert (accepted.backoff == spec.backoff, spec.backoff == accepted.backoff) == (True, True)
+    assert (accepted.requires == spec.requires, spec.requires == accepted.requires) == (True, True)
+    assert (accepted == unlike, unlike == accepted) == (False, False)
+    assert hash(accepted.backoff) == hash(spec.backoff)
+
+
 def test_damage_is_named() -> None:
     rig = Rig()
     task_id = rig.submit()

@@ -127,8 +127,7 @@ class TestBudget:
         document = rig.document(task_id)
         assert answer == Recorded(recorded=True, state=TaskState.FAILED)
         assert document.state is TaskState.FAILED
-        assert document.error is not None
-        assert document.error.message == "no 2"
+        assert document.error == TaskError(message="no 2")
         assert rig.outcomes(task_id) == [Outcome.FAILED] * 3
 
     def test_what_is_not_retryable_fails_at_once(self) -> None:

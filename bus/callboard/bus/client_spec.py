@@ -124,5 +124,5 @@ def as_raw(value: object, *, path: str) -> msgspec.Raw:
         return value
     try:
         return msgspec.Raw(encode_value(value))
-    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
+    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError, InvalidRequestError) as error:
         raise InvalidRequestError(f"{path}: no JSON form: {error}", path=path) from None

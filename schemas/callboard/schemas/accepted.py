@@ -17,7 +17,7 @@ T = TypeVar("T")
 def decoder_of_accepted(kind: type[T]) -> msgspec.json.Decoder[T]:
     """A decoder of JSON that gives `kind`, or subclasses of the structs in it, without their limits.
 
-    msgspec calls structs of different classes unequal: compare what this gives with its like, or by its parts.
+    Such a subclass is equal to what has the same content, also to the struct that it stands for.
     Its `decode` raises `msgspec.ValidationError` for what is no `kind` at all, `msgspec.DecodeError` for no JSON.
     """
     return msgspec.json.Decoder(cast("type[T]", _unlimited(kind)))
@@ -47,4 +47,13 @@ def _unlimited_struct(kind: type[msgspec.Struct]) -> type[msgspec.Struct]:
             fields.append((field.name, unlimited, msgspec.field(default_factory=field.default_factory)))
         else:
             fields.append((field.name, unlimited))
-    return msgspec.defstruct(kind.__name__, fields, bases=(kind,), kw_only=True)
+
+    def equals(this: msgspec.Struct, other: object) -> bool:
+        # msgspec's own calls structs of different classes unequal.
+        return isinstance(other, kind) and msgspec.structs.astuple(this) == msgspec.structs.astuple(other)
+
+    def hashed(this: msgspec.Struct) -> int:
+        return hash(kind(**msgspec.structs.asdict(this)))
+
+    namespace = {"__eq__": equals, "__hash__": hashed}
+    return msgspec.defstruct(kind.__name__, fields, bases=(kind,), kw_only=True, namespace=namespace)
