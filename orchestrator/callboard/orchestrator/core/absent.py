@@ -7,7 +7,7 @@ Rules:
   them is changed: the end of a back-off or delay, or a deadline.
 """
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from typing import Final
 
 from callboard.schemas.vocabulary import TaskState
@@ -28,7 +28,8 @@ class Departures:
         """How many there were ever: the stamp of a read that begins now."""
         self.is_pinned = False
         """Whether a read is under way for which none may be forgotten."""
-        self._stamps: dict[str, int] = {}
+        # A dictionary finds its first entry behind the gaps of all that went before.
+        self._stamps: OrderedDict[str, int] = OrderedDict()
         self._forgotten = 0
 
     def note(self, task_id: str) -> None:
@@ -37,7 +38,7 @@ class Departures:
         self._stamps.pop(task_id, None)
         self._stamps[task_id] = self.count
         while len(self._stamps) > KEPT_DEPARTURES and not self.is_pinned:
-            self._forgotten = self._stamps.pop(next(iter(self._stamps)))
+            _, self._forgotten = self._stamps.popitem(last=False)
 
     def since(self, task_id: str, stamp: int) -> bool:
         """Whether the task may have left memory after a read with this stamp began."""

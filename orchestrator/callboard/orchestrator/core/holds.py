@@ -52,7 +52,7 @@ def give_back_reported(pool: Pool, agent: Agent | None, held: Held) -> None:
     agent.reported[held] = None
     # What is listed and reported is no more than the agent could run, and among the last of what it reported.
     while len(agent.reported) > 2 * agent.slots:
-        del agent.reported[next(iter(agent.reported))]
+        agent.reported.popitem(last=False)
     give_back(pool, agent, held)
 
 

@@ -3,6 +3,8 @@
 Instants (`*_ms` without a duration's name) are milliseconds since the Unix epoch, on the pool's clock.
 """
 
+from collections import OrderedDict
+
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
@@ -167,7 +169,8 @@ class Agent(msgspec.Struct, kw_only=True):
     seen_ms: int = 0
     holds: dict[Held, bool] = msgspec.field(default_factory=dict[Held, bool])
     """What occupies its slots; the value says whether the attempt was accepted."""
-    reported: dict[Held, None] = msgspec.field(default_factory=dict[Held, None])
+    # A dictionary finds its first entry behind the gaps of all that went before.
+    reported: OrderedDict[Held, None] = msgspec.field(default_factory=OrderedDict[Held, None])
     """The attempts whose end it reported last, the oldest first; at most two for each slot."""
     skip_until_ms: int = 0
     unsupported: set[str] = msgspec.field(default_factory=set[str])
