@@ -2,6 +2,7 @@
 
 Rules:
 - Postgres is the embedded one with `fsync` on, on the disk of the given directory; nats-server as `dev` has it.
+- Postgres has the log segments at hand that one under load has from its second checkpoint on: see `LOG_SEGMENTS`.
 - `serve` runs in `production` mode with nothing set but addresses, and a free port for `/metrics`.
 - Every process dies with us; all traffic stays on this machine.
 """
@@ -17,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import asyncpg
+
 from callboard.bus.child import Child
 from callboard.bus.client import Client
 from callboard.bus.embedded import EmbeddedNats
@@ -29,6 +32,22 @@ DRIVERS: Final = "benchmarks.compare.drivers"
 SCRATCH: Final = REPOSITORY / "build" / "bench"
 """On the disk that the repository is on: a temporary directory may be memory, where a commit costs nothing."""
 READY_WITHIN_S: Final = 60.0
+LOG_SEGMENTS: Final = 32
+"""Segments of the write-ahead log, 16 MB each, that Postgres begins with: about what it writes between two checkpoints.
+
+It uses the old ones again. A new server has none: then whoever commits must make the next one first, which takes it 10
+to 20 ms, and everybody waits meanwhile.
+"""
+POSTGRES_SETTINGS: Final = {"max_connections": "100", "min_wal_size": "1GB"}
+"""The second keeps those segments through the checkpoints."""
+_FILL_LOG: Final = """
+DO $$ BEGIN
+    FOR n IN 1..{segments} LOOP
+        PERFORM pg_logical_emit_message(false, 'fill', ''); -- an empty segment would not be left
+        PERFORM pg_switch_wal();
+    END LOOP;
+END $$
+"""
 
 
 @contextlib.contextmanager
@@ -70,9 +89,23 @@ async def servers(directory: Path) -> AsyncIterator[Servers]:
     """Both, on new data."""
     async with (
         EmbeddedNats(directory / "nats", token=None) as nats,
-        EmbeddedPostgres(directory / "postgres", settings={"max_connections": "100"}) as postgres,
+        EmbeddedPostgres(directory / "postgres", settings=POSTGRES_SETTINGS) as postgres,
     ):
+        await _lay_in_log(postgres)
         yield Servers(nats, postgres)
+
+
+async def _lay_in_log(postgres: EmbeddedPostgres) -> None:
+    """Have `postgres` write `LOG_SEGMENTS` and keep them to be used again."""
+    connection = await asyncpg.connect(**postgres.connect_args)
+    try:
+        await connection.execute(_FILL_LOG.format(segments=LOG_SEGMENTS))
+        await connection.execute("CHECKPOINT")
+        kept = await connection.fetchval("SELECT count(*) FROM pg_ls_waldir()")
+    finally:
+        await connection.close()
+    if kept < LOG_SEGMENTS:
+        raise RuntimeError(f"Postgres has kept {kept} segments of its log, not {LOG_SEGMENTS}")
 
 
 @contextlib.asynccontextmanager

@@ -37,7 +37,7 @@ class PoolTelemetry(Telemetry):
         self._events = metrics.events_published.labels(pool)
         self._commits = metrics.commits.labels(pool)
         self._batch_size = metrics.batch_size.labels(pool)
-        self._database_up: Gauge | None = None
+        self._database_up: bool | None = None
         self._children: dict[object, Counter] = {}
         self._finished = dict.fromkeys((state for state in TaskState if state.is_final), 0)
         self._task_states: set[TaskState] = set()
@@ -106,10 +106,10 @@ class PoolTelemetry(Telemetry):
         self._metrics.slots_used.labels(self._pool).set(slots_used)
 
     def set_database(self, *, up: bool) -> None:
-        if self._database_up is None:
-            # Not before there is something to say: a gauge is 0 until then.
-            self._database_up = self._metrics.database_up.labels(self._pool)
-        self._database_up.set(up)
+        # Said at every turn of the owner. Nothing before the first: a gauge is 0 until then.
+        if up is not self._database_up:
+            self._database_up = up
+            self._metrics.database_up.labels(self._pool).set(up)
 
     def performance(self, owned_ms: float) -> Performance:
         ended = sum(self._finished.values())

@@ -1,8 +1,8 @@
 """How long this replica may believe that a pool is its own.
 
 The lease in the database runs from the moment the database wrote it; trust runs from the moment *before* the write was
-sent, by the local clock that nobody sets, so that it always ends first. It is checked before every effect. A replica
-that is deaf on the bus does not renew: it must not keep a pool that it cannot serve.
+sent, by the local clock that nobody sets, so that it always ends first. It is checked before every few
+effects. A replica that is deaf on the bus does not renew: it must not keep a pool that it cannot serve.
 """
 
 from collections.abc import Callable
