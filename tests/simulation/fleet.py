@@ -149,7 +149,7 @@ class Process:
                 self._stop_handler(ref)
             case do.Exit():
                 self._fleet.ended(self)
-            case do.Acknowledge() | do.Announce():
+            case do.Acknowledge() | do.Announce() | do.AnnounceEnding():
                 pass
 
     def _say(self, event: ev.Event) -> None:

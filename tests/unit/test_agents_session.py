@@ -506,6 +506,21 @@ def test_a_drain_finishes_has_everything_recorded_and_leaves() -> None:
     assert rig.session.next_due_ms() is None
 
 
+def test_who_is_to_end_and_still_works_says_so_once() -> None:
+    rig = Rig().registered().holding(ONE, TWO)
+    rig.tell(ev.DrainRequested())
+    assert rig.only(do.AnnounceEnding) == do.AnnounceEnding(unfinished=2)
+    rig.tell(ev.StopRequested())
+    assert not rig.all(do.AnnounceEnding)
+
+
+def test_who_is_to_end_and_has_nothing_to_do_just_goes() -> None:
+    rig = Rig().registered()
+    rig.tell(ev.DrainRequested())
+    assert not rig.all(do.AnnounceEnding)
+    rig.only(do.SendLeave)
+
+
 def test_a_drain_before_anybody_knew_us_just_ends() -> None:
     rig = Rig()
     rig.tell(ev.DrainRequested())

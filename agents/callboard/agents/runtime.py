@@ -270,6 +270,8 @@ class Runtime:
                 self._cancel_handler(ref)
             case do.Announce(phase=phase, why=why):
                 self._announce(phase, why)
+            case do.AnnounceEnding(unfinished=unfinished):
+                self._log.info("session ends", unfinished=unfinished, why="finishes what it has taken")
             case do.Exit():
                 self._exit.set_result(effect)
 

@@ -16,7 +16,7 @@ rule can be tested without a server, and a run can be replayed. The rules (proto
    type `result_refused`. After a cancel nothing more is said of an attempt.
 7. **The end.** Drain: take nothing new, finish, have everything recorded, leave. Shutdown and stop: the same with a
    limit, after which handlers are told to end; a result that still comes in time is reported, the rest is released
-   by `leave`.
+   by `leave`. Who has unfinished work when the end is wanted says so, once.
 8. **Memory** is bounded: attempts by slots, answers by time and number.
 """
 

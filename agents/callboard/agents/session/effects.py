@@ -117,6 +117,12 @@ class Announce(msgspec.Struct, frozen=True):
     why: str
 
 
+class AnnounceEnding(msgspec.Struct, frozen=True):
+    """Tell whoever watches that the process ends once `unfinished` attempts are over: until then it looks stuck."""
+
+    unfinished: int
+
+
 class ExitCause(StrEnum):
     """Why a session is over."""
 
@@ -147,5 +153,6 @@ Effect = (
     | GiveAnswer
     | SendLeave
     | Announce
+    | AnnounceEnding
     | Exit
 )
