@@ -20,6 +20,8 @@ async def test_a_paused_type_waits_and_is_assigned_when_it_is_resumed(wire: Wire
         "pool": "default", "state": "paused", "changed": True, "type": kind,
     }  # fmt: skip
     assert (await wire.ask("pool.pause", type=kind))["changed"] is False
+    status = await wire.ask("status")
+    assert (status["paused"], kind in status["paused_types"]) == (False, True)
     async with online(wire, slots=2) as agent:
         requires = {"agent_id": agent.agent_id}
         paused = await wire.submit(kind, requires=requires)
@@ -36,6 +38,7 @@ async def test_a_paused_type_waits_and_is_assigned_when_it_is_resumed(wire: Wire
     assert (await wire.ask("pool.resume", type=kind)) == {
         "pool": "default", "state": "active", "changed": False, "type": kind,
     }  # fmt: skip
+    assert kind not in (await wire.ask("status")).get("paused_types", [])
 
 
 async def test_the_whole_pool_says_so_in_its_status(side: Wire) -> None:

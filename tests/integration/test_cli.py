@@ -56,7 +56,10 @@ STATUS = {
     "durability": "fsync",
     "health": {"database": "ok", "bus": "ok", "degraded": False},
     "agents": {"total": 2, "by_state": {"online": 2}, "slots": 8, "slots_used": 1},
-    "tasks": {"by_state": {"queued": 5, "running": 1}, "oldest_queued_ms": 1500},
+    "tasks": {
+        "by_state": {"queued": 5, "succeeded": 12, "running": 1, "failed": 3},
+        "oldest_queued_ms": 1500,
+    },
     "performance": {
         **dict.fromkeys(("submit", "dispatch", "run", "end_to_end"), LATENCY),
         "commit": {"count": 0},
@@ -505,6 +508,25 @@ async def test_status_for_people_and_programs(orchestrator: ScriptedOrchestrator
     for text in ("up 1h1m", "r1, epoch 7", "2 online", "5 queued, 1 running", "1.2ms", "50.0% succeeded", "end to end"):
         assert text in shown.out
     assert json.loads((await callboard("status", "--json")).out)["owner"]["epoch"] == 7
+
+
+async def test_status_tells_live_tasks_from_those_that_ended_since_the_owner_took_over(
+    orchestrator: ScriptedOrchestrator, callboard: CommandLine
+) -> None:
+    orchestrator.on("status", STATUS, STATUS | {"tasks": {"by_state": {}}})
+    shown = await callboard("status")
+    assert "live tasks    5 queued, 1 running, the oldest queued for 1.5s\n" in shown.out
+    assert "ended tasks   12 succeeded, 3 failed, since r1 owns the pool\n" in shown.out
+    idle = await callboard("status")
+    assert "live tasks    none\n" in idle.out
+    assert "ended tasks   none, since r1 owns the pool\n" in idle.out
+
+
+async def test_status_shows_what_is_paused(orchestrator: ScriptedOrchestrator, callboard: CommandLine) -> None:
+    orchestrator.on("status", STATUS | {"paused": True, "paused_types": ["nightly", "weekly"]}, STATUS)
+    paused = await callboard("status")
+    assert "paused        the pool, type nightly, type weekly\n" in paused.out
+    assert "paused" not in (await callboard("status")).out
 
 
 async def test_a_wait_on_a_terminal_draws_progress_there_and_only_there(

@@ -28,10 +28,14 @@ def _show(status: SystemStatus) -> None:
     health, agents, tasks, performance = status.health, status.agents, status.tasks, status.performance
     degraded = f" (degraded since {ago(health.since)})" if health.degraded else ""
     oldest = f", the oldest queued for {duration(tasks.oldest_queued_ms)}" if tasks.oldest_queued_ms else ""
+    paused = [*(["the pool"] if status.paused else []), *(f"type {each}" for each in status.paused_types or ())]
+    live = {state: count for state, count in tasks.by_state.items() if not state.is_final}
+    ended = {state: count for state, count in tasks.by_state.items() if state.is_final}
     rate = "no task has ended yet" if performance.success_rate is None else f"{performance.success_rate:.1%} succeeded"
     print_fields(
         (
-            ("pool", status.pool + (", paused" if status.paused else "")),
+            ("pool", status.pool),
+            ("paused", paused or None),
             ("orchestrator", f"{status.version}, {status.mode}, up {duration(status.uptime_ms)}"),
             ("owner", f"{status.owner.replica}, epoch {status.owner.epoch}, since {ago(status.owner.since)}"),
             ("health", f"database {health.database}, bus {health.bus}{degraded}"),
@@ -41,7 +45,8 @@ def _show(status: SystemStatus) -> None:
                 "agents",
                 f"{agents.total} ({_counts(agents.by_state)}); {agents.slots_used} of {agents.slots} slots used",
             ),
-            ("tasks", f"{_counts(tasks.by_state)}{oldest}"),
+            ("live tasks", f"{_counts(live)}{oldest}"),
+            ("ended tasks", f"{_counts(ended)}, since {status.owner.replica} owns the pool"),
             ("throughput", f"{performance.tasks_per_minute:.0f} tasks per minute; {rate}"),
         )
     )

@@ -47,4 +47,5 @@ def system_status(owner: PoolOwner, facts: ProcessFacts) -> SystemStatus:
         performance=owner.telemetry.performance(now_ms - lease.since_ms),
         strategy=pool.settings.strategy,
         paused=WHOLE_POOL in pool.queue.paused,
+        paused_types=sorted(pool.queue.paused - {WHOLE_POOL}) or None,
     )

@@ -66,6 +66,7 @@ _STATUS: Final = s.SystemStatus(
     ),
     strategy=TaskAssignmentStrategy.ROUND_ROBIN,
     paused=False,
+    paused_types=["nightly"],
 )
 _ON_AGENT: Final[dict[str, Message]] = {"with a reason": a.AgentVerb(agent_id=AGENT_ID, reason="maintenance")}
 _DRAINING: Final[dict[str, Message]] = {

@@ -63,7 +63,10 @@ class Performance(Message, frozen=True, kw_only=True):
 
 
 class SystemStatus(Message, frozen=True, kw_only=True):
-    """The answer to `status`: from memory and at once, also while the database is away."""
+    """The answer to `status`: from memory and at once, also while the database is away.
+
+    `paused` is the whole pool's; `paused_types` are the types that are paused by themselves, by name.
+    """
 
     pool: str
     mode: str
@@ -78,3 +81,4 @@ class SystemStatus(Message, frozen=True, kw_only=True):
     performance: Performance
     strategy: TaskAssignmentStrategy
     paused: bool
+    paused_types: list[str] | None = None
