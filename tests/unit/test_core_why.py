@@ -53,6 +53,22 @@ def test_declined_silent_and_lost_agents_are_told_apart() -> None:
     assert why(rig, task_id).excluded == {"offline": 1}
 
 
+def test_an_agent_that_left_is_compared_no_more() -> None:
+    rig = Rig()
+    rig.registered("left", capabilities=["x"])
+    rig.registered("here")
+    rig.leave("left")
+    needs = Requirements(capabilities=["x"])
+    seen = why(rig, rig.submit(requires=needs))
+    assert (seen.candidates, seen.excluded) == (0, {"capability:x": 1})
+    assert [agent.agent_id for agent in seen.agents or ()] == ["here"]
+    assert seen.unblocked_by == ["an agent signs in with capability x"]
+    rig.leave("here")
+    seen = why(rig, rig.submit(requires=needs))
+    assert (seen.candidates, seen.excluded, seen.agents) == (0, {}, [])
+    assert seen.unblocked_by == ["an agent signs in with capability x"]
+
+
 def test_what_nobody_could_ever_take_says_what_is_wanted() -> None:
     rig = Rig()
     rig.registered("a", capabilities=["y"])

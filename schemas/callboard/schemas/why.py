@@ -36,7 +36,7 @@ class Why(Message, frozen=True, kw_only=True):
     """For a waiting task or a dry run: who could take it and why nobody does. Else: the scores of its placement.
 
     `position` is 1 for the first of those that wait for the same agents. `candidates` counts the agents that could ever
-    take it, `excluded` the agents by the first reason that keeps each from taking it now.
+    take it, `excluded` the agents by the first reason that keeps each from taking it now; those that stopped count not.
     """
 
     state: TaskState | None = None

@@ -1,4 +1,7 @@
-"""Explaining: who could take a task, and what keeps each agent from it. By the filters that decide, and no others."""
+"""Explaining: who could take a task, and what keeps each agent from it. By the filters that decide, and no others.
+
+An agent that stopped has left: it is not among those that are compared, however long it is remembered.
+"""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -14,7 +17,7 @@ from callboard.orchestrator.core.queue import WHOLE_POOL
 from callboard.orchestrator.core.specs import needs_of
 from callboard.schemas.tasks import TaskSpec
 from callboard.schemas.times import to_instant
-from callboard.schemas.vocabulary import WAITING_TASK_STATES, TaskState
+from callboard.schemas.vocabulary import WAITING_TASK_STATES, AgentState, TaskState
 from callboard.schemas.why import AgentReason, Why
 
 SHOWN_AGENTS: Final = 20
@@ -76,9 +79,10 @@ def _held_back(seen: Why, reason: str, remedy: str) -> Why:
 
 def explain_needs(pool: Pool, needs: Needs) -> Why:
     """What stands between a task with `needs` and each agent, now."""
+    known = [agent for agent in pool.agents.values() if agent.liveness is not AgentState.STOPPED]
     candidates = 0
     reasons: list[AgentReason] = []
-    for agent in pool.agents.values():
+    for agent in known:
         unfit = mismatch(needs, agent)
         candidates += unfit is None
         reason = unfit or agent.obstacle
@@ -89,7 +93,7 @@ def explain_needs(pool: Pool, needs: Needs) -> Why:
         candidates=candidates,
         excluded=dict(excluded),
         agents=list(islice(reasons, SHOWN_AGENTS)),
-        unblocked_by=list(_remedies(needs, excluded, known=len(pool.agents), excluded_all=len(reasons))),
+        unblocked_by=list(_remedies(needs, excluded, known=len(known), excluded_all=len(reasons))),
     )
 
 
