@@ -93,7 +93,7 @@ def test_the_list_of_commands_says_what_each_does(capsys: pytest.CaptureFixture[
         (["get", "--help"], {"sqlalchemy", "asyncpg", "uvicorn", "starlette", "alembic", "nats", "structlog"}),
         (["version"], {"sqlalchemy", "asyncpg", "nats", "structlog"}),
         (
-            ["get", "x", "--nats-url", "nats://127.0.0.1:1", "--timeout", "1ms"],
+            ["get", "01993b5e-7c1a-7bd2-8f0e-3a1f5c2d9e10", "--nats-url", "nats://127.0.0.1:1", "--timeout", "1ms"],
             {"sqlalchemy", "asyncpg", "uvicorn", "starlette", "alembic", "prometheus_client"},
         ),
     ],

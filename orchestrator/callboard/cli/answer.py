@@ -5,11 +5,11 @@ import msgspec
 from callboard.cli.connection import HERE, Connection, connected, run
 from callboard.cli.exits import UsageError
 from callboard.cli.output import print_json, print_line
-from callboard.cli.values import Ordinal, Text
+from callboard.cli.values import Ordinal, TaskId, Text
 
 
 def answer(
-    task_id: str,
+    task_id: TaskId,
     text: Text | None = None,
     /,
     *,

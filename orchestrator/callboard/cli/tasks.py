@@ -3,11 +3,13 @@
 from callboard.cli.connection import HERE, Connection, connected, run
 from callboard.cli.exits import UsageError
 from callboard.cli.output import print_json, print_line, print_note, print_table
-from callboard.cli.values import DurationMs, PageSize, Text
+from callboard.cli.values import DurationMs, PageSize, TaskId, Text
 from callboard.schemas.vocabulary import TaskState
 
 
-def get(task_id: str | None = None, /, *, key: Text | None = None, json: bool = False, to: Connection = HERE) -> None:
+def get(
+    task_id: TaskId | None = None, /, *, key: Text | None = None, json: bool = False, to: Connection = HERE
+) -> None:
     """Show one task: its state, its attempts, its payload and result.
 
     Args:
@@ -77,7 +79,7 @@ def list_tasks(
 
 
 def wait(
-    task_id: str,
+    task_id: TaskId,
     /,
     *,
     within: DurationMs | None = None,
@@ -104,7 +106,7 @@ def wait(
     return run(ask())
 
 
-def cancel(task_id: str, /, *, reason: str | None = None, json: bool = False, to: Connection = HERE) -> None:
+def cancel(task_id: TaskId, /, *, reason: str | None = None, json: bool = False, to: Connection = HERE) -> None:
     """Cancel a task that waits or runs.
 
     Args:
@@ -125,7 +127,7 @@ def cancel(task_id: str, /, *, reason: str | None = None, json: bool = False, to
     run(ask())
 
 
-def retry(task_id: str, /, *, json: bool = False, to: Connection = HERE) -> None:
+def retry(task_id: TaskId, /, *, json: bool = False, to: Connection = HERE) -> None:
     """Submit a task that ended without success once more, as a new task; prints the new id.
 
     Asked twice, it is the same new task.

@@ -9,7 +9,7 @@ from cyclopts import Parameter, Token
 
 from callboard.cli.exits import UsageError
 from callboard.schemas.limits import LIST_LIMIT
-from callboard.schemas.names import MAX_INTEGER
+from callboard.schemas.names import MAX_INTEGER, is_task_id
 from callboard.schemas.vocabulary import TaskAssignmentStrategy
 
 _UNITS_MS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -85,6 +85,18 @@ def _not_empty(_type: Any, value: Any) -> None:  # noqa: ANN401 - the validator'
 
 Text = Annotated[str, Parameter(validator=_not_empty)]
 """A text that is not empty: an empty one is most often a variable of a script that is not set."""
+
+
+def _task_id(_type: Any, value: Any) -> None:  # noqa: ANN401 - the validator's contract
+    if isinstance(value, str) and not is_task_id(value):
+        raise ValueError(
+            "A task id is expected, as 01993b5e-7c1a-7bd2-8f0e-3a1f5c2d9e10 (UUID version 7, lower case), "
+            "which callboard list shows, or callboard get --key KEY"
+        )
+
+
+TaskId = Annotated[str, Parameter(validator=_task_id)]
+"""A task's id. What is none would be refused by the orchestrator too, which cannot say what it was."""
 
 
 def _path(_type: Any, tokens: Sequence[Token]) -> Path:  # noqa: ANN401 - the converter's contract

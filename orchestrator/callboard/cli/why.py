@@ -4,10 +4,11 @@ from collections.abc import Iterator
 
 from callboard.cli.connection import HERE, Connection, connected, run
 from callboard.cli.output import print_json, print_line, print_table
+from callboard.cli.values import TaskId
 from callboard.schemas.why import Why
 
 
-def why(task_id: str, /, *, json: bool = False, to: Connection = HERE) -> None:
+def why(task_id: TaskId, /, *, json: bool = False, to: Connection = HERE) -> None:
     """Explain a task: what keeps each agent from taking it, or the scores by which its agent was chosen.
 
     Args:

@@ -50,6 +50,7 @@ Slots = Annotated[int, Meta(ge=1, le=10_000)]
 
 _POOL = re.compile(POOL_PATTERN)
 _NAME = re.compile(NAME_PATTERN)
+_TASK_ID = re.compile(TASK_ID_PATTERN)
 _TRACEPARENT = re.compile(TRACEPARENT_PATTERN)
 _NO_TRACE: Final = "0" * 32
 _NO_PARENT: Final = "0" * 16
@@ -63,6 +64,11 @@ def is_pool(text: str) -> bool:
 def is_name(text: str) -> bool:
     """Whether `text` is an agent id, role, capability, type or label key."""
     return _NAME.match(text) is not None
+
+
+def is_task_id(text: str) -> bool:
+    """Whether `text` is a task's id."""
+    return _TASK_ID.match(text) is not None
 
 
 def is_traceparent(text: str) -> bool:
