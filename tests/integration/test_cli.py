@@ -136,7 +136,7 @@ async def test_the_payload_may_come_from_a_file_standard_input_or_plain_text(
         (["get", TASK_ID, "--nats-url", "x", "--context", "y"], ["--nats-url", "--context"]),
         (["agent", "exec", "--capability", "lint"], ["after --"]),
         (["list", "--limit", "many"], ["--limit", '"many"']),
-        (["config", "--mode", "prod"], ["mode", "prod"]),
+        (["config", "--mode", "prod"], ["mode", "'prod'", "development, staging, production, test"]),
         (["config", "--config", "absent.toml"], ["absent.toml", "No such file"]),
         (["list", "--data-dir", ""], ["--data-dir", "must not be empty"]),
         (["list", "--nats-url", ""], ["--nats-url", "must not be empty"]),

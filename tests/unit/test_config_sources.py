@@ -149,6 +149,40 @@ def test_mistakes_of_all_sources_come_together(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("variable", "text", "choices"),
+    [
+        ("CALLBOARD_MODE", "prod", "development, staging, production, test"),
+        ("CALLBOARD_LOG_LEVEL", "verbose", "debug, info, warning, error"),
+        ("CALLBOARD_LOG_FORMAT", "text", "console, json"),
+    ],
+)
+def test_what_is_no_choice_is_told_the_choices(tmp_path: Path, variable: str, text: str, choices: str) -> None:
+    [(message, source)] = _mistakes(tmp_path, **{variable: text}).values()
+    assert (message, source) == (f"expected one of {choices}", f"environment {variable}")
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("CALLBOARD_BATCHMAX", "'batch_max'"),
+        ("CALLBOARD_NATS_URL", "'nats.url' (CALLBOARD_NATS__URL)"),
+        ("CALLBOARD_EVENTS_STREAM", "'events.stream' (CALLBOARD_EVENTS__STREAM)"),
+        ("CALLBOARD_HEARTBEAT", "'heartbeat_interval_seconds'"),
+        ("CALLBOARD_STRATEGY", "'default_task_assignment_strategy'"),
+        ("CALLBOARD_NATS__URI", "'url'"),
+    ],
+)
+def test_an_unknown_setting_is_told_the_one_that_was_meant(tmp_path: Path, variable: str, meant: str) -> None:
+    [(message, _)] = _mistakes(tmp_path, **{variable: "x"}).values()
+    assert message == f"unknown setting, did you mean {meant}?"
+
+
+def test_an_unknown_setting_that_resembles_none_is_told_all(tmp_path: Path) -> None:
+    [(message, _)] = _mistakes(tmp_path, "[nats]\nxyzzy = 1").values()
+    assert message.startswith("unknown setting; known are ca, cert, context, ")
+
+
 def test_production_starts_with_explicit_addresses() -> None:
     environ = {"CALLBOARD_MODE": "production", "NATS_CONTEXT": "prod", "DATABASE_URL": "postgresql://h"}
     assert load_config(environ=environ).config.mode is OrchestratorMode.PRODUCTION

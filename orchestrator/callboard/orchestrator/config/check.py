@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from callboard.orchestrator.config.fields import Field, fields_of
-from callboard.orchestrator.config.mistakes import Mistake, shown, unknown
+from callboard.orchestrator.config.fields import Field, fields_of, type_text
+from callboard.orchestrator.config.mistakes import Mistake, shown
 from callboard.orchestrator.config.secrets import hide
+from callboard.orchestrator.config.unknown import unknown
 from callboard.schemas.names import in_words, is_name
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Checker:
             if name in fields:
                 self._field(fields[name], value, where, tree)
             else:
-                self._add(where, unknown(str(name), fields), None)
+                self._add(where, unknown(str(name), struct), None)
         return tree
 
     def _field(self, field: Field, value: object, path: str, tree: dict[str, Any]) -> None:
@@ -77,7 +78,8 @@ class Checker:
             converted = msgspec.convert(value, field.type, strict=not self._lax)
         except (msgspec.ValidationError, OverflowError) as error:
             inside = _INSIDE.search(text := str(error))
-            message = in_words(_INSIDE.sub("", text))
+            is_no_choice = text.startswith("Invalid enum value")
+            message = f"expected one of {type_text(field.type)}" if is_no_choice else in_words(_INSIDE.sub("", text))
             self._add(path + (inside[1] if inside else ""), message, hide(value, field.secret))
             return
         if isinstance(converted, float) and not math.isfinite(converted):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 from callboard.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Iterable
 
 SHOWN_CHARACTERS = 80
 
@@ -61,11 +60,3 @@ def shown(value: object) -> str:
     """A value as a mistake quotes it: on one line, and bounded."""
     text = repr(value.value if isinstance(value, Enum) else value)
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
-
-
-def unknown(name: str, known: Collection[str]) -> str:
-    """The message for an unknown name: with the nearest known one, else with all of them."""
-    nearest = difflib.get_close_matches(name, known, n=1)
-    if nearest:
-        return f"unknown setting, did you mean {nearest[0]!r}?"
-    return f"unknown setting; known are {', '.join(sorted(known))}"
