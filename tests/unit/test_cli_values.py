@@ -10,6 +10,7 @@ import pytest
 from callboard.cli.exits import UsageError
 from callboard.cli.output import duration, plain
 from callboard.cli.values import parse_duration_ms, parse_label, parse_pairs
+from callboard.schemas.names import MAX_DURATION_MS
 
 
 @pytest.mark.parametrize(
@@ -29,6 +30,13 @@ def test_what_is_no_duration_is_named(text: str) -> None:
 def test_a_negative_duration_is_called_so() -> None:
     with pytest.raises(ValueError, match="'-5s': a duration must not be negative"):
         parse_duration_ms("-5s")
+
+
+@pytest.mark.parametrize("text", ["3650d1ms", "400000d", "9" * 400 + "s"])
+def test_a_duration_that_is_too_long_is_told_the_longest(text: str) -> None:
+    with pytest.raises(ValueError, match=f"'{text[:9]}.*at most 3650d"):
+        parse_duration_ms(text)
+    assert parse_duration_ms("3650d") == MAX_DURATION_MS
 
 
 def test_pairs_keep_what_follows_the_first_equals_sign() -> None:

@@ -22,7 +22,7 @@ from callboard.cli.exits import UsageError
 from callboard.cli.output import print_note
 from callboard.cli.values import DurationMs, FilePath, Text
 from callboard.schemas.errors import UnavailableError
-from callboard.schemas.names import is_pool
+from callboard.schemas.names import is_name, is_pool
 from callboard.schemas.subjects import DEFAULT_POOL, DEFAULT_PREFIX
 
 if TYPE_CHECKING:
@@ -91,8 +91,6 @@ async def connected(to: Connection) -> "AsyncIterator[Client]":
         UsageError: the options contradict one another or cannot be used.
         UnavailableError: NATS cannot be reached; the message says where and what to do.
     """
-    if not is_pool(to.pool):
-        raise UsageError(f"--pool {to.pool!r}: lower case letters, digits, _ and -, at most 32")
     _quieten()
     from callboard.bus.client import Client  # noqa: PLC0415 - nats is not needed for --help
     from callboard.bus.messages import NoRespondersError  # noqa: PLC0415 - the same
@@ -129,6 +127,10 @@ def options_of(to: Connection) -> "tuple[BusOptions, str]":
         UsageError: the options contradict one another, or there is no address where one should be.
         ConfigurationError: a context file or a credential cannot be used.
     """
+    if not is_pool(to.pool):
+        raise UsageError(f"--pool {to.pool!r}: lower case letters, digits, _ and -, at most 32")
+    if not is_name(to.prefix):
+        raise UsageError(f"--prefix {to.prefix!r}: letters, digits, _ and -, 1 to 64 of them")
     from callboard.bus.context import options_from_environment  # noqa: PLC0415 - not needed for --help
     from callboard.bus.options import DEFAULT_URL, BusOptions  # noqa: PLC0415 - not needed for --help
 

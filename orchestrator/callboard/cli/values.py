@@ -9,7 +9,7 @@ from cyclopts import Parameter, Token
 
 from callboard.cli.exits import UsageError
 from callboard.schemas.limits import LIST_LIMIT
-from callboard.schemas.names import MAX_INTEGER, is_task_id
+from callboard.schemas.names import MAX_DURATION_MS, MAX_INTEGER, is_task_id
 from callboard.schemas.vocabulary import TaskAssignmentStrategy
 
 _UNITS_MS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -20,14 +20,17 @@ def parse_duration_ms(text: str) -> int:
     """Milliseconds of `500ms`, `10s`, `1.5m`, `1h30m`.
 
     Raises:
-        ValueError: it is not written so, or negative.
+        ValueError: it is not written so, negative, or longer than the protocol takes.
     """
     if text.startswith("-") and _PART.match(text, 1):
         raise ValueError(f"{text!r}: a duration must not be negative")
     parts = _PART.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise ValueError(f"{text!r} is not a duration; write 500ms, 10s, 5m, 2h or 1d")
-    return round(sum(float(number) * _UNITS_MS[unit] for number, unit in parts))
+    milliseconds = sum(float(number) * _UNITS_MS[unit] for number, unit in parts)
+    if milliseconds > MAX_DURATION_MS:
+        raise ValueError(f"{text!r} is too long; give at most {MAX_DURATION_MS // _UNITS_MS['d']}d")
+    return round(milliseconds)
 
 
 def _duration(_type: Any, tokens: Sequence[Token]) -> int:  # noqa: ANN401 - the converter's contract
