@@ -426,6 +426,8 @@ async def test_a_port_that_is_taken_is_named_with_status_4(elsewhere: CommandLin
     assert complaint.startswith("callboard: ")
     assert port in complaint
     assert "address already in use" in complaint.lower()
+    assert "CALLBOARD_HTTP_PORT" in complaint
+    assert "--http-port" in complaint
     assert "Traceback" not in done.err
 
 

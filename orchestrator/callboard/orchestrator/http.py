@@ -37,6 +37,8 @@ READY_TIMEOUT_S: Final = 5.0
 SHUTDOWN_S: Final = 2
 """How long requests under way may take to finish at a stop, in seconds."""
 
+_SETTINGS: Final = "set CALLBOARD_HTTP_PORT (of dev: --http-port), where 0 takes a free one, or CALLBOARD_HTTP_HOST"
+
 _log = get_logger()
 
 
@@ -72,12 +74,17 @@ class HttpServer:
         """Listen; `port` is the real one afterwards.
 
         Raises:
-            OSError: The address cannot be listened on.
+            OSError: The address cannot be listened on; the text names the settings to mend.
         """
         if self._running is not None:
             return
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-        listener = socket.create_server((self.host, self.port), family=family)
+        try:
+            listener = socket.create_server((self.host, self.port), family=family)
+        except OSError as error:
+            # Python's words end with the address; said once, with the settings that it is made of, is enough.
+            what = (error.strerror or str(error)).partition(" (while ")[0]
+            raise OSError(error.errno, f"{self.url} cannot be listened on: {what}; {_SETTINGS}") from error
         self.port = listener.getsockname()[1]
         self._server = _EmbeddedUvicorn(self._application())
         # The listener holds connections from now on: nobody has to wait for uvicorn.
