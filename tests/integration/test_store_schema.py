@@ -44,6 +44,24 @@ async def test_an_empty_database_is_migrated_once(database_url: str) -> None:
     assert await migrate(database_url) == MigrationReport(SCHEMA_REVISION, SCHEMA_REVISION)
 
 
+async def test_a_database_that_cannot_be_reached_is_named_without_its_password() -> None:
+    with pytest.raises(DatabaseOperationError) as refused:
+        await migrate("postgresql+asyncpg://u:hunter2@127.0.0.1:1/callboard")
+    assert refused.value.message.startswith(
+        "the database was not migrated: postgresql+asyncpg://***@127.0.0.1:1/callboard cannot be reached: "
+    )
+    assert refused.value.message.endswith("; is this its address, and is it running?")
+
+
+@pytest.mark.parametrize("url", ["postgresql:///callboard", "postgresql://", "postgresql://u:p@:1/callboard"])
+async def test_an_address_without_a_host_is_told_what_it_lacks(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("PGHOST", ""), ("PGPORT", "1")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(DatabaseOperationError) as refused:
+        await migrate(url)
+    assert refused.value.message.endswith("; the address names no host: write postgresql://user@host:5432/database")
+
+
 async def test_several_may_migrate_at_once(database_url: str) -> None:
     reports = await asyncio.gather(*(migrate(database_url) for _ in range(4)))
     assert sorted(report.before or "" for report in reports) == ["", *[SCHEMA_REVISION] * 3]

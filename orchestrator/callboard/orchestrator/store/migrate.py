@@ -10,9 +10,11 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 from alembic import command
@@ -23,8 +25,9 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from callboard.orchestrator.config.secrets import hide_in_url
 from callboard.orchestrator.store import schema
-from callboard.orchestrator.store.connections import connect
+from callboard.orchestrator.store.connections import connect, plain_url
 from callboard.orchestrator.store.large_tables import catch_up
 from callboard.orchestrator.store.schema import VERSION_TABLE
 from callboard.orchestrator.store.tables import SCHEMA_REVISION
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 _LOCK: Final = 0x63616C6C626F6172
 """An arbitrary number that means "Callboard's schema" among this database's advisory locks."""
+_NO_HOST: Final = "the address names no host: write postgresql://user@host:5432/database"
 LOCK_TIMEOUT_MS: Final = 500
 TRIES: Final = 60
 PAUSE_S: Final = 0.5
@@ -64,7 +68,9 @@ async def migrate(database_url: str) -> MigrationReport:
         report = await _migrate_with_patience(engine)
         if report.after == SCHEMA_REVISION:
             await _catch_up(database_url)
-    except (OSError, asyncpg.PostgresError, SQLAlchemyError) as error:
+    except OSError as error:
+        raise DatabaseOperationError(f"the database was not migrated: {_unreached(database_url, error)}") from error
+    except (asyncpg.PostgresError, SQLAlchemyError) as error:
         # SQLAlchemy adds the statement to its text, over many lines.
         cause = str(getattr(error, "orig", error)).partition("\n")[0]
         raise DatabaseOperationError(f"the database was not migrated: {cause}") from error
@@ -72,6 +78,15 @@ async def migrate(database_url: str) -> MigrationReport:
         return report
     finally:
         await engine.dispose()
+
+
+def _unreached(database_url: str, error: OSError) -> str:
+    """Which database was looked for, what came of it, and what to do."""
+    parts = urlsplit(plain_url(database_url))
+    # As libpq does, the driver looks on this machine then: what it says is of a host that nobody gave.
+    has_host = bool(parts.hostname or "host" in parse_qs(parts.query) or os.environ.get("PGHOST"))
+    advice = "is this its address, and is it running?" if has_host else _NO_HOST
+    return f"{hide_in_url(database_url)} cannot be reached: {str(error) or 'no answer in time'}; {advice}"
 
 
 async def _migrate_with_patience(engine: AsyncEngine) -> MigrationReport:
