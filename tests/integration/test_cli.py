@@ -18,6 +18,7 @@ from callboard.bus.embedded import EmbeddedNats
 from callboard.schemas.errors import (
     ConfigurationError,
     InvalidRequestError,
+    InvalidTransitionError,
     KeyConflictError,
     OrchestratorError,
     ResourceLimitError,
@@ -455,6 +456,16 @@ async def test_a_question_is_shown_and_answered(orchestrator: ScriptedOrchestrat
     ]
     for wrong in ((), ("b", "--value", "1"), ("--value", "{")):
         assert (await callboard("answer", TASK_ID, *wrong)).status == 2
+
+
+async def test_an_answer_to_a_task_without_an_attempt_reaches_the_orchestrator_and_is_told_what_to_do(
+    orchestrator: ScriptedOrchestrator, callboard: CommandLine
+) -> None:
+    refusal = InvalidTransitionError(f"task {TASK_ID} is queued and asks nothing", state="queued")
+    orchestrator.on("tasks.get", task("queued", attempt=0)).on("tasks.answer", refusal)
+    done = await callboard("answer", TASK_ID, "yes")
+    assert_one_line_of_error(done, 3, f"{TASK_ID} is queued", "callboard list --state waiting_input")
+    assert orchestrator.requests["tasks.answer"] == [{"task_id": TASK_ID, "answer": "yes"}]
 
 
 async def test_a_wait_on_a_terminal_says_what_is_asked_and_how_to_answer(

@@ -151,7 +151,9 @@ class TestAnswering:
         rig.answer(task_id, query=1)
         rig.question(task_id, 2)
         assert rig.answer(task_id, query=1) == changed(rig, task_id, to="waiting_input", anew=False)
-        assert rig.error_code(rig.answer(task_id, query=3)) == "invalid_transition"
+        refused = rig.answer(task_id, query=3)
+        assert rig.error_code(refused) == "invalid_transition"
+        assert str(refused) == f"task {task_id} asks question 2, not 3"
         assert rig.answer(task_id, query=2) == changed(rig, task_id)
 
     def test_who_asks_again_has_the_answer_to_the_question_before(self) -> None:
@@ -179,7 +181,10 @@ class TestAnswering:
         if state == "succeeded":
             rig.complete(task_id)
         assert rig.state(task_id) == state
-        assert rig.error_code(rig.answer(task_id)) == "invalid_transition"
+        refused = rig.answer(task_id)
+        assert rig.error_code(refused) == "invalid_transition"
+        what = "has ended" if state == "succeeded" else "is answered once it is waiting_input"
+        assert str(refused) == f"task {task_id} is {state} and asks nothing: it {what}"
 
     def test_there_must_be_such_a_task_and_it_must_be_at_that_attempt(self) -> None:
         rig = Rig()

@@ -346,7 +346,9 @@ class TaskCalls(Caller):
         given = as_raw(answer, path="answer")
         if query is None:
             task = await self.get(task_id, timeout_s=timeout_s)
-            attempt, query = attempt or task.attempt, None if task.question is None else task.question.query
+            # A task that was never assigned is at attempt 0, which no message can name.
+            attempt = attempt or task.attempt or None
+            query = None if task.question is None else task.question.query
         question = AnswerTask(task_id=task_id, attempt=attempt, query=query, answer=given)
         return await self._call(self._subjects.tasks("answer"), question, TaskChange, timeout_s=timeout_s)
 

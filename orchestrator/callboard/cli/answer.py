@@ -6,6 +6,7 @@ from callboard.cli.connection import HERE, Connection, connected, run
 from callboard.cli.exits import UsageError
 from callboard.cli.output import print_json, print_line
 from callboard.cli.values import Ordinal, TaskId, Text
+from callboard.schemas.errors import InvalidTransitionError
 
 
 def answer(
@@ -44,7 +45,11 @@ def answer(
 
     async def ask() -> None:
         async with connected(to) as client:
-            change = await client.answer(task_id, given, attempt=attempt, query=query, timeout_s=to.timeout_s)
+            try:
+                change = await client.answer(task_id, given, attempt=attempt, query=query, timeout_s=to.timeout_s)
+            except InvalidTransitionError as error:
+                where = "what asks is shown by: callboard list --state waiting_input"
+                raise InvalidTransitionError(f"{error.message} ({where})", **error.details) from None
         if json:
             print_json(change)
         else:

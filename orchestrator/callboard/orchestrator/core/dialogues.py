@@ -84,8 +84,10 @@ def on_answer(pool: Pool, event: AnswerGiven, now_ms: int) -> None:
         _take(pool, task, dialogue, event, now_ms)
     elif dialogue is not None and event.query is not None and event.query <= dialogue.query:
         pool.answer(event.ticket, TaskChange(task_id=task.task_id, state=task.state, changed=False))
+    elif dialogue is not None and dialogue.is_open:
+        _refuse(pool, event, task.state, f"asks question {dialogue.query}, not {event.query}")
     else:
-        _refuse(pool, event, task.state)
+        _refuse_where_nothing_is_asked(pool, event, task.state)
 
 
 def _take(pool: Pool, task: Task, dialogue: Dialogue, event: AnswerGiven, now_ms: int) -> None:
@@ -106,13 +108,17 @@ def _answer_absent(pool: Pool, event: AnswerGiven) -> None:
     elif looked.state is None:
         pool.refuse(event.ticket, TaskNotFoundError(f"there is no task {event.task_id}", task_id=event.task_id))
     else:
-        _refuse(pool, event, looked.state)
+        _refuse_where_nothing_is_asked(pool, event, looked.state)
 
 
-def _refuse(pool: Pool, event: AnswerGiven, state: TaskState) -> None:
-    which = "nothing" if event.query is None else f"no question {event.query}"
-    what = f"task {event.task_id} is {state} and asks {which}"
-    pool.refuse(event.ticket, InvalidTransitionError(what, task_id=event.task_id, state=state.value))
+def _refuse_where_nothing_is_asked(pool: Pool, event: AnswerGiven, state: TaskState) -> None:
+    remedy = "it has ended" if state.is_final else f"it is answered once it is {TaskState.WAITING_INPUT}"
+    _refuse(pool, event, state, f"is {state} and asks nothing: {remedy}")
+
+
+def _refuse(pool: Pool, event: AnswerGiven, state: TaskState, what: str) -> None:
+    text = f"task {event.task_id} {what}"
+    pool.refuse(event.ticket, InvalidTransitionError(text, task_id=event.task_id, state=state.value))
 
 
 def _note(pool: Pool, task: Task, dialogue: Dialogue) -> None:
