@@ -551,6 +551,41 @@ async def test_status_shows_what_is_paused(orchestrator: ScriptedOrchestrator, c
     assert "paused" not in (await callboard("status")).out
 
 
+@pytest.mark.parametrize("term", ["xterm", "dumb"])
+async def test_no_id_is_cut_or_broken_on_a_narrow_terminal(
+    orchestrator: ScriptedOrchestrator, callboard: CommandLine, term: str
+) -> None:
+    long_id = "reviewer-" + "0123456789" * 5 + "-end"
+    shown = task("running", agent_id=long_id, type="t" * 64, description="x" * 80)
+    orchestrator.on("tasks.list", {"tasks": [shown]}).on("tasks.get", shown).on("agents.list", {"agents": [AGENT]})
+    env = {"TERM": term, "COLUMNS": "40"}
+    assert f" {long_id} " in await drawn_by(callboard, env, "list")
+    assert f" {long_id}\r\n" in await drawn_by(callboard, env, "get", TASK_ID)
+
+
+@pytest.mark.parametrize("columns", ["80", "120"])
+async def test_progress_shows_the_agents_id_and_the_message_whole(
+    orchestrator: ScriptedOrchestrator, callboard: CommandLine, columns: str
+) -> None:
+    agent_id = "reviewer-" + "0123456789" * 5
+    running = task("running", agent_id=agent_id, progress={"percent": 40, "message": "parsing a long list of files"})
+    orchestrator.on("tasks.get", running, running, task("succeeded", version=2, result=7))
+    drawn = await drawn_by(callboard, {"TERM": "xterm", "COLUMNS": columns}, "wait", TASK_ID)
+    assert f"on {agent_id}" in drawn
+    assert "files" in drawn
+    assert "…" not in drawn
+
+
+async def drawn_by(callboard: CommandLine, env: dict[str, str], *arguments: str) -> str:
+    """What a command writes to a terminal that is all its output."""
+    controller, terminal = pty.openpty()
+    process = await CommandLine(callboard.home, callboard.env | env).start(*arguments, stdout=terminal, stderr=terminal)
+    os.close(terminal)
+    async with asyncio.timeout(30):
+        await process.communicate()
+    return read_all(controller)
+
+
 async def test_a_wait_on_a_terminal_draws_progress_there_and_only_there(
     orchestrator: ScriptedOrchestrator, callboard: CommandLine
 ) -> None:

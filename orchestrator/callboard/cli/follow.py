@@ -83,20 +83,27 @@ def _note_question(task: TaskDocument, asked: int) -> int:
 
 @asynccontextmanager
 async def _bar() -> "AsyncIterator[Callable[[TaskDocument], None]]":
-    """A progress bar on standard error that disappears at the end."""
-    from rich.console import Console  # noqa: PLC0415 - only on a terminal
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415 - only on a terminal
+    """A progress bar on standard error that disappears at the end.
 
-    columns = (TextColumn("{task.fields[state]}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("", total=None, state="waiting")
+    The agent and its message stand below the bar: beside it they would be cut, and with them the agent's id.
+    """
+    from rich.console import Console, Group  # noqa: PLC0415 - only on a terminal
+    from rich.live import Live  # noqa: PLC0415 - only on a terminal
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415 - only on a terminal
+    from rich.text import Text  # noqa: PLC0415 - only on a terminal
+
+    progress = Progress(TextColumn("{task.fields[state]}"), BarColumn(), TimeElapsedColumn())
+    bar = progress.add_task("", total=None, state="waiting")
+    below = Text(overflow="fold")
+    with Live(Group(progress, below), console=Console(stderr=True), transient=True) as live:
 
         def show(task: TaskDocument) -> None:
             percent = task.progress.percent if task.progress else None
             message = plain(task.progress.message) if task.progress and task.progress.message else ""
             agent = f"on {task.agent_id}" if task.agent_id else ""
-            text = " ".join(part for part in (agent, message) if part).replace("[", r"\[")
+            below.plain = " ".join(part for part in (agent, message) if part)
             total = None if percent is None else 100.0
-            progress.update(bar, completed=percent or 0.0, total=total, description=text, state=str(task.state))
+            progress.update(bar, completed=percent or 0.0, total=total, state=str(task.state))
+            live.refresh()
 
         yield show

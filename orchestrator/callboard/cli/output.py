@@ -7,6 +7,7 @@ control sequence of theirs reaches the terminal; every print is flushed, so that
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 _UNBROKEN: Final = 10_000
 """Characters in a line that nothing is cut or wrapped to fit into."""
+_NARROWEST: Final = 80
+"""Characters in a line that fields are folded to at least: the longest id has room in them."""
 _NO_VALUE: Final = "-"
 _COLOURS: Final = {
     "succeeded": "green",
@@ -77,7 +80,7 @@ def print_fields(fields: Iterable[tuple[str, object]]) -> None:
     for name, value in fields:
         if value is not None:
             table.add_row(name, _styled(value))
-    _print(table, width=None if sys.stdout.isatty() else _UNBROKEN)
+    _print(table, width=max(get_terminal_size().columns, _NARROWEST) if sys.stdout.isatty() else _UNBROKEN)
 
 
 def plain(value: object) -> str:
@@ -121,11 +124,12 @@ def _styled(value: object) -> "Text":
     return Text(text, style=_COLOURS.get(text, ""))
 
 
-def _print(table: "Table", *, width: int | None) -> None:
+def _print(table: "Table", *, width: int) -> None:
     """Print without the blanks that fill up the last column: they would wrap too."""
     from rich.console import Console  # noqa: PLC0415 - rich is not needed for JSON
 
-    console = Console(width=width, highlight=False)
+    # Without a height rich takes every dumb terminal for one of 80 columns, whatever the width, and cuts ids.
+    console = Console(width=width, height=1, highlight=False)
     with console.capture() as drawn:
         console.print(table)
     for line in drawn.get().splitlines():
