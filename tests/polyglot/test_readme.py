@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.polyglot.conftest import WITHIN_S
-from tests.polyglot.toolchains import REPOSITORY
+from tests.polyglot.toolchains import NATSCLI_VERSION, REPOSITORY
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,6 +22,10 @@ def printed_commands() -> list[str]:
     blocks = re.findall(r"^```\n(.*?)^```", (REPOSITORY / "README.md").read_text(), re.DOTALL | re.MULTILINE)
     (block,) = [block for block in blocks if block.startswith("export NATS_CONTEXT=callboard-dev\n")]
     return str(block).splitlines()
+
+
+def test_the_readme_says_how_to_get_the_command_that_is_tested() -> None:
+    assert f"`go install github.com/nats-io/natscli/nats@{NATSCLI_VERSION}`" in (REPOSITORY / "README.md").read_text()
 
 
 async def test_the_five_commands_of_the_quickstart(nats_program: Path, dev: dict[str, str], tmp_path: Path) -> None:
