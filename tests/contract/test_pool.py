@@ -41,6 +41,15 @@ async def test_a_paused_type_waits_and_is_assigned_when_it_is_resumed(wire: Wire
     assert kind not in (await wire.ask("status")).get("paused_types", [])
 
 
+async def test_a_status_names_the_first_hundred_paused_types(side: Wire) -> None:
+    kinds = [f"kind-{number:03}" for number in range(101)]
+    for kind in kinds:
+        await side.ask("pool.pause", type=kind)
+    assert (await side.ask("status"))["paused_types"] == kinds[:100]
+    for kind in kinds:
+        await side.ask("pool.resume", type=kind)
+
+
 async def test_the_whole_pool_says_so_in_its_status(side: Wire) -> None:
     assert (await side.ask("pool.pause"))["changed"] is True
     try:

@@ -514,6 +514,13 @@ def test_who_is_to_end_and_still_works_says_so_once() -> None:
     assert not rig.all(do.AnnounceEnding)
 
 
+def test_who_only_winds_down_what_was_cancelled_has_nothing_to_finish() -> None:
+    rig = Rig().registered().holding(ONE)
+    rig.tell(ev.CancelArrived("r", 1, ONE))
+    rig.tell(ev.DrainRequested())
+    assert not rig.all(do.AnnounceEnding)
+
+
 def test_who_is_to_end_and_has_nothing_to_do_just_goes() -> None:
     rig = Rig().registered()
     rig.tell(ev.DrainRequested())

@@ -271,7 +271,7 @@ class Runtime:
             case do.Announce(phase=phase, why=why):
                 self._announce(phase, why)
             case do.AnnounceEnding(unfinished=unfinished):
-                self._log.info("session ends", unfinished=unfinished, why="finishes what it has taken")
+                self._log.info("session ends", unfinished=unfinished, why="told to end")
             case do.Exit():
                 self._exit.set_result(effect)
 

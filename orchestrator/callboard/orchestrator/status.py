@@ -1,6 +1,7 @@
 """The answer to the query subject: from memory and at once, also while the database is away."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from callboard.orchestrator.core.queue import WHOLE_POOL
 from callboard.orchestrator.core.views import agent_counts
@@ -9,6 +10,9 @@ from callboard.schemas.status import Health, Owner, SystemStatus
 from callboard.schemas.tasks import TaskCounts
 from callboard.schemas.times import to_instant, to_instant_or_none
 from callboard.schemas.vocabulary import DatabaseHealth
+
+SHOWN_TYPES: Final = 100
+"""Paused types that an answer names: it has to fit into a message however many there are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,5 +51,5 @@ def system_status(owner: PoolOwner, facts: ProcessFacts) -> SystemStatus:
         performance=owner.telemetry.performance(now_ms - lease.since_ms),
         strategy=pool.settings.strategy,
         paused=WHOLE_POOL in pool.queue.paused,
-        paused_types=sorted(pool.queue.paused - {WHOLE_POOL}) or None,
+        paused_types=sorted(pool.queue.paused - {WHOLE_POOL})[:SHOWN_TYPES] or None,
     )

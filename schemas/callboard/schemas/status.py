@@ -65,7 +65,8 @@ class Performance(Message, frozen=True, kw_only=True):
 class SystemStatus(Message, frozen=True, kw_only=True):
     """The answer to `status`: from memory and at once, also while the database is away.
 
-    `paused` is the whole pool's; `paused_types` are the types that are paused by themselves, by name.
+    `paused` is the whole pool's; `paused_types` are the types that are paused by themselves, the first 100 by
+    name.
     """
 
     pool: str

@@ -331,8 +331,8 @@ class Session:
 
     def _raise_intent(self, intent: Intent) -> None:
         if intent > self._intent:
-            if self._intent is Intent.SERVE and self._ledger.has_work:
-                self._do(do.AnnounceEnding(len(self._ledger.listed)))
+            if self._intent is Intent.SERVE and (unfinished := len(self._ledger.listed)):
+                self._do(do.AnnounceEnding(unfinished))
             self._intent = intent
             self._presence.hurry(self._now_ms)
 
