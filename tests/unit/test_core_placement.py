@@ -207,16 +207,17 @@ class TestSampling:
         drawn.add("a")
         assert sorted(drawn.sample(10, Dice(1))) == ["a", "c"]
 
-    def test_a_sample_is_even_and_without_repeats(self) -> None:
+    @pytest.mark.parametrize(("count", "most"), [(100, 7), (65, 64), (127, 64), (128, 64), (100, 1)])
+    def test_a_sample_is_even_and_without_repeats(self, count: int, most: int) -> None:
         drawn = SampleSet()
-        for number in range(100):
+        for number in range(count):
             drawn.add(str(number))
         dice, seen = Dice(1), Counter[str]()
-        for _ in range(2_000):
-            sample = drawn.sample(7, dice)
-            assert len(set(sample)) == 7
+        for _ in range(20_000 // most):
+            sample = drawn.sample(most, dice)
+            assert len(set(sample)) == most
             seen.update(sample)
-        assert len(seen) == 100
+        assert len(seen) == count
         assert max(seen.values()) < 2 * min(seen.values())
 
     def test_an_empty_one_gives_nothing(self) -> None:

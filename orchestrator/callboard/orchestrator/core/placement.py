@@ -8,8 +8,7 @@ At most `ranked_agents` (64) of the eligible agents with room are ranked, drawn 
 key), so that a decision costs the same in any fleet. Ties fall to the seeded draw.
 """
 
-from collections.abc import Callable
-from heapq import nlargest
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from callboard.orchestrator.core.classes import PlacementClass
@@ -30,28 +29,31 @@ KEPT_SCORES: Final = 5
 """Of each decision, for `why`."""
 REMEMBERED_AFFINITIES: Final = 10_000
 
-Scorer = Callable[[Agent, Needs, Performance], float]
+Scorer = Callable[[Sequence[Agent], Needs, Performance], list[float]]
+"""A strategy: the score of each agent. All at once, since a call for each would cost more than the score."""
 
 
-def by_turn(agent: Agent, _needs: Needs, _performance: Performance) -> float:
+def by_turn(agents: Sequence[Agent], _needs: Needs, _performance: Performance) -> list[float]:
     """Equal turns: the longer ago an agent was chosen, the higher. In (0, 1]."""
-    return 1 / (1 + agent.turn)
+    return [1 / (1 + agent.turn) for agent in agents]
 
 
-def by_room(agent: Agent, _needs: Needs, _performance: Performance) -> float:
+def by_room(agents: Sequence[Agent], _needs: Needs, _performance: Performance) -> list[float]:
     """The share of free slots; offers in flight count as used. In [0, 1]."""
-    return 1 - len(agent.holds) / agent.slots
+    return [1 - len(agent.holds) / agent.slots for agent in agents]
 
 
-def by_fit(agent: Agent, needs: Needs, _performance: Performance) -> float:
+def by_fit(agents: Sequence[Agent], needs: Needs, _performance: Performance) -> list[float]:
     """The tightest fit: the fewer capabilities beyond those needed, the higher. In (0, 1]."""
-    return 1 / (1 + len(agent.capabilities) - len(needs.capabilities))
+    needed = len(needs.capabilities)
+    return [1 / (1 + len(agent.capabilities) - needed) for agent in agents]
 
 
-def by_performance(agent: Agent, needs: Needs, performance: Performance) -> float:
+def by_performance(agents: Sequence[Agent], needs: Needs, performance: Performance) -> list[float]:
     """Success and speed on this type, halved towards a full agent so that none is flooded. In [0, 1]."""
-    load = len(agent.holds) / agent.slots
-    return performance.quality(agent.agent_id, needs.type) * (1 - load / 2)
+    return [
+        performance.quality(agent.agent_id, needs.type) * (1 - len(agent.holds) / agent.slots / 2) for agent in agents
+    ]
 
 
 SCORERS: Final[dict[TaskAssignmentStrategy, Scorer]] = {
@@ -83,15 +85,14 @@ class Placer:
         kin = None if task.affinity_key is None else self._affinities.get(task.affinity_key)
         if kin is not None and kin in placement.free and kin not in ids:
             ids.append(kin)
-        drawn = [agents[agent_id] for agent_id in ids]
+        drawn = list(map(agents.__getitem__, ids))
         if strategy is TaskAssignmentStrategy.PERFORMANCE_BASED and self._dice.below(EXPLORE_ONE_IN) == 0:
             strategy = TaskAssignmentStrategy.ROUND_ROBIN
-        scorer, needs, performance = SCORERS[strategy], task.needs, self._performance
-        shares = [scorer(agent, needs, performance) for agent in drawn]
+        shares = SCORERS[strategy](drawn, task.needs, self._performance)
         others = self._other_parts(task, drawn, kin)
         totals = [share + sum(more.values()) for share, more in zip(shares, others, strict=True)] if others else shares
         # Of equals the first: the sample begins at a random one.
-        best = nlargest(KEPT_SCORES, range(len(drawn)), key=totals.__getitem__)
+        best = sorted(range(len(drawn)), key=totals.__getitem__, reverse=True)[:KEPT_SCORES]
         self._turn += 1
         chosen = drawn[best[0]]
         chosen.turn = self._turn

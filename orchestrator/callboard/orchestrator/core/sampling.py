@@ -47,5 +47,10 @@ class SampleSet:
         start = dice.below(count)
         if count <= most:
             return self._items[start:] + self._items[:start]
-        # Even strides over the ring: every item is as likely as any other, and none is drawn twice.
-        return [self._items[(start + step * count // most) % count] for step in range(most)]
+        # Whole strides over the ring: every item is as likely as any other, and none is drawn twice.
+        stride = count // most
+        drawn = self._items[start::stride][:most]
+        if len(drawn) < most:
+            past_the_end = start + len(drawn) * stride - count
+            drawn += self._items[past_the_end::stride][: most - len(drawn)]
+        return drawn
