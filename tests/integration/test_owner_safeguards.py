@@ -112,7 +112,7 @@ async def test_an_effect_that_fails_behind_a_commit_ends_the_owner(nats_server: 
         owner = keeper.owner
         assert owner is not None
         owner._effects.add([SendDrain(agent_id="a")])
-        owner.outbox._verbs[SendDrain] = _fail
+        owner.direct._verbs[SendDrain] = _fail
         owner._do_effects_behind()
         assert owner.lost == "an effect could not be done"
 

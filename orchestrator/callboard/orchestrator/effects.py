@@ -21,7 +21,7 @@ from callboard.orchestrator.core.effects import (
     SendOffer,
 )
 from callboard.orchestrator.core.events import Event
-from callboard.orchestrator.outbox import Outbox
+from callboard.orchestrator.direct_effects import DirectEffects
 from callboard.orchestrator.reads import Reads
 from callboard.orchestrator.recent import RecentTasks
 from callboard.orchestrator.store.port import OfferContent
@@ -38,7 +38,7 @@ class Effects:
     """The effects of one pool that are still to be done.
 
     Args:
-        outbox: does those that need no database.
+        direct: does those that need no database.
         reads: reads what the others need, of `pool`.
         spawn: runs a coroutine beside the owner.
         post: hands an event to the machine.
@@ -48,7 +48,7 @@ class Effects:
 
     def __init__(
         self,
-        outbox: Outbox,
+        direct: DirectEffects,
         reads: Reads,
         *,
         pool: str,
@@ -57,7 +57,7 @@ class Effects:
         may_act: Callable[[], bool],
         most_waiters: int,
     ) -> None:
-        self._outbox, self._reads = outbox, reads
+        self._direct, self._reads = direct, reads
         self._spawn, self._may_act = spawn, may_act
         self._recent = RecentTasks(pool)
         self.waiters = Waiters(self._recent.ended, reads.documents, spawn, most=most_waiters)
@@ -94,12 +94,12 @@ class Effects:
 
     def do(self) -> None:
         """Do all that may be done."""
-        others = self._outbox.do
+        others = self._direct.do
         while self._queue and self._may_act():
             for _ in range(min(len(self._queue), TRUSTED_EFFECTS)):
                 effect = self._queue.popleft()
                 self._verbs.get(type(effect), others)(effect)
-        self._outbox.flush()
+        self._direct.flush()
         if self._finished:
             finished, self._finished = self._finished, []
             waited = self.waiters.waited_for(finished)
@@ -111,12 +111,12 @@ class Effects:
     def _note_task(self, effect: PublishTask) -> None:
         if effect.event.state.is_final:
             self._finished.append(effect.task_id)
-        self._outbox.do(effect)
+        self._direct.do(effect)
 
     def _answer(self, effect: Answer) -> None:
         if effect.task_id is not None:
             self._fresh.pop(effect.task_id, None)
-        self._outbox.do(effect)
+        self._direct.do(effect)
 
     def _offer(self, effect: SendOffer) -> None:
         fresh = self._fresh.get(effect.task_id)
@@ -124,10 +124,10 @@ class Effects:
         if content is None:
             self._unread.append(effect)
         else:
-            self._outbox.offer(effect, content)
+            self._direct.offer(effect, content)
 
     def _offer_read(self, offers: list[tuple[SendOffer, OfferContent]]) -> None:
         if self._may_act():
             for offer, content in offers:
-                self._outbox.offer(offer, content)
-            self._outbox.flush()
+                self._direct.offer(offer, content)
+            self._direct.flush()

@@ -27,10 +27,10 @@ from callboard.orchestrator.core.events import BatchCommitted, Event, Observatio
 from callboard.orchestrator.core.machine import Machine
 from callboard.orchestrator.core.restore import restore
 from callboard.orchestrator.core.settings import CoreSettings
+from callboard.orchestrator.direct_effects import DirectEffects
 from callboard.orchestrator.effects import Effects
 from callboard.orchestrator.hearing import Hearing
 from callboard.orchestrator.offers import AgentLink
-from callboard.orchestrator.outbox import Outbox
 from callboard.orchestrator.publisher import Carrier, Publisher
 from callboard.orchestrator.reads import RETRY_AFTER_MS, Reads
 from callboard.orchestrator.repeats import answer_repeats
@@ -100,7 +100,7 @@ class PoolOwner:
         """Set once nothing more is decided here: who still asks must ask elsewhere, though `run` may not end yet."""
         self.link = AgentLink(bus, subjects, epoch=lease.epoch, post=self.post)
         self._beside = Beside(lease.pool)
-        self.outbox = Outbox(
+        self.direct = DirectEffects(
             telemetry=telemetry,
             link=self.link,
             on_agent=on_agent,
@@ -108,7 +108,7 @@ class PoolOwner:
         )
         self._trust = Trust(lease_ms=lease_ms, began_s=began_s)
         self._effects = Effects(
-            self.outbox,
+            self.direct,
             Reads(store, lease.pool),
             pool=lease.pool,
             spawn=self.spawn,

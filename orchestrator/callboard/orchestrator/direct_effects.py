@@ -1,4 +1,4 @@
-"""Doing what the core decided: answers, messages to agents, and what is noted of changes (`publisher` tells the world).
+"""Effects that need no database: answers, messages to agents, and what is noted of changes (`publisher` tells others).
 
 Everything here happens after the commit, and only while the owner trusts its lease (`owner`). What cannot be sent
 because NATS is away is not kept: offers are repeated by the core, the rest is carried by heartbeats and queries.
@@ -36,8 +36,8 @@ from callboard.schemas.vocabulary import AgentState, TaskState
 log = structlog.get_logger("callboard.orchestrator")
 
 
-class Outbox:
-    """Does the effects of one pool."""
+class DirectEffects:
+    """Does those effects of one pool that need no database."""
 
     def __init__(
         self,
