@@ -106,6 +106,13 @@ def test_one_way_to_sign_in_is_used(home: Path) -> None:
     assert (options.user, options.password, options.creds, options.nkey) == (None, None, file, None)
 
 
+def test_a_key_without_its_certificate_is_refused(home: Path) -> None:
+    key = home / "key"
+    key.write_text(CREDS)
+    with pytest.raises(ConfigurationError, match=r"a TLS key without its certificate: .*/key; set NATS_CERT too"):
+        options_from_environment(env(home, NATS_KEY=str(key)))
+
+
 def test_a_user_without_password_is_a_token(home: Path) -> None:
     options = options_from_environment(env(home, NATS_USER="secret"))
     assert (options.user, options.token) == (None, "secret")

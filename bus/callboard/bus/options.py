@@ -62,6 +62,9 @@ class BusOptions:
                 f"not a prefix for inboxes: {self.inbox_prefix!r}; write it like _INBOX.reviewer-1, no dot at its end"
             )
             raise ConfigurationError(message, path="inbox_prefix")
+        if self.tls_key and not self.tls_cert:
+            message = f"a TLS key without its certificate: {self.tls_key}; set NATS_CERT too, or leave both out"
+            raise ConfigurationError(message, path="tls_key")
 
     @property
     def wants_tls(self) -> bool:
