@@ -44,9 +44,9 @@ async def callboard(environment: dict[str, str], *arguments: str, ready: bytes) 
 async def test_the_nats_command_finds_the_pool_among_the_agents_and_prompts_it(cli: Cli, dev: dict[str, str]) -> None:
     """As docs/agents.md has it. What `nats` does not understand it hides: so what it shows is looked at."""
     async with AsyncExitStack() as stack:
-        gateway = ("gateway", "--owner", "me", "--capability", "count")
+        gateway = ("gateway", "--owner", "me", "--capability", "length")
         await stack.enter_async_context(callboard(dev, *gateway, ready=b"gateway open"))
-        count = ("agent", "exec", "--capability", "count", "--input", "{payload.prompt}", "--", "wc", "-c")
+        count = ("agent", "exec", "--capability", "length", "--input", "{payload.prompt}", "--", "wc", "-c")
         await stack.enter_async_context(callboard(dev, *count, ready=b"signed_in"))
         services = await cli.json("micro", "ls", "agents", "--json")
         assert [service["name"] for service in services] == ["agents"]
