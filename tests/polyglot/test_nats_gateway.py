@@ -46,8 +46,8 @@ async def test_the_nats_command_finds_the_pool_among_the_agents_and_prompts_it(c
     async with AsyncExitStack() as stack:
         gateway = ("gateway", "--owner", "me", "--capability", "length")
         await stack.enter_async_context(callboard(dev, *gateway, ready=b"gateway open"))
-        count = ("agent", "exec", "--capability", "length", "--input", "{payload.prompt}", "--", "wc", "-c")
-        await stack.enter_async_context(callboard(dev, *count, ready=b"signed_in"))
+        agent = ("agent", "exec", "--capability", "length", "--input", "{payload.prompt}", "--", "wc", "-c")
+        await stack.enter_async_context(callboard(dev, *agent, ready=b"signed_in"))
         services = await cli.json("micro", "ls", "agents", "--json")
         assert [service["name"] for service in services] == ["agents"]
         info = (await cli.json("micro", "info", "agents", "--json"))["info"]

@@ -67,7 +67,7 @@ class DirectEffects:
         }
 
     def do(self, effect: Effect | Announcement) -> None:
-        """Do one effect; those that need the database are the owner's."""
+        """Do one effect; those that need the database are done by `effects`."""
         self._verbs[type(effect)](effect)
 
     def offer(self, effect: SendOffer, content: OfferContent) -> None:
